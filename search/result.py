@@ -1,0 +1,161 @@
+"""What a finished run hands over: the contents of ``front.json`` as frozen values."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """Mean and standard deviation over training seeds; ``sd`` is ``None`` for a single one."""
+
+    mean: float
+    sd: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Point:
+    """One candidate at the highest rung of the run.
+
+    Attributes:
+        id: The candidate's id; names its folder under ``architectures/``.
+        macs: Multiply-adds for a batch of one.
+        params: Number of parameters.
+        score: Holdout score of ``weights``, mean over seeds; higher is better.
+        rung: The run's highest rung.
+        weights: Method whose weights are saved, chosen on holdout.
+        scores: Holdout score of each method.
+        test: Test score of each method.
+        saved_test: Test score of the very weights in the folder (one of the seeds), fp32.
+        criteria: Criterion of each group that loses units.
+        widths: Kept units of each group.
+        origin: Who proposed it: ``seed: uniform``, ``seed: random``, ``sampler: front``, ``control: uniform``.
+        control_of: For a control, the id of the point that it stands beside, at equal MACs.
+    """
+
+    id: str
+    macs: int
+    params: int
+    score: float
+    rung: int
+    weights: str
+    scores: dict[str, Summary]
+    test: dict[str, Summary]
+    saved_test: float | None
+    criteria: dict[str, str]
+    widths: dict[str, int]
+    origin: str
+    control_of: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Dense:
+    """The network that came in. ``score`` is on holdout, ``test`` on test, both fp32."""
+
+    score: float
+    test: float
+    macs: int
+    params: int
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Search minus control at equal MACs, paired over points: does the search pay?
+
+    Attributes:
+        control: ``uniform`` or ``random``.
+        split: ``holdout`` or ``test``.
+        mean: Mean difference of the score; positive means that the search is better.
+        low: Lower end of the 95% interval (Student's t over the pairs); ``None`` for fewer than two pairs.
+        high: Upper end.
+        n: Number of pairs.
+    """
+
+    control: str
+    split: str
+    mean: float
+    low: float | None
+    high: float | None
+    n: int
+
+    @property
+    def conclusive(self) -> bool:
+        """Whether the interval leaves zero out."""
+        return self.low is not None and self.high is not None and (self.low > 0 or self.high < 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Hypervolume:
+    """Area that the front dominates, MACs as a share of dense times score, up to ``reference``."""
+
+    value: float
+    reference: dict[str, float]
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """``front.json``: see shared contract in the README, *Run folder*.
+
+    Attributes:
+        points: The front: sorted by ``macs``, none dominated, all of one rung.
+        dominated: Finals that another final beats; shown in the report, not part of the front.
+        controls: Uniform and random widths at equal MACs, treated as the points were.
+        counts: Evaluations per rung, e.g. ``{"rung-1": 24, "rung-2": 8, "rung-3": 5}``.
+        seconds: Wall clock per phase.
+    """
+
+    task: str
+    metric: str
+    dense: Dense
+    points: tuple[Point, ...]
+    dominated: tuple[Point, ...]
+    controls: tuple[Point, ...]
+    hypervolume: Hypervolume
+    comparisons: tuple[Comparison, ...]
+    counts: dict[str, int]
+    seconds: dict[str, float]
+    warnings: tuple[str, ...] = field(default=())
+
+    def to_json(self) -> str:
+        """JSON text, with ``schema`` first."""
+        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, allow_nan=False) + "\n"
+
+    @classmethod
+    def from_json(cls, text: str) -> Result:
+        """Decode at the edge.
+
+        Raises:
+            ValueError: If the schema is not the one that this version writes, or a field is missing.
+        """
+        raw: dict[str, Any] = json.loads(text)
+        if raw.pop("schema", None) != SCHEMA:
+            raise ValueError(f"front.json: `schema` must be {SCHEMA}.")
+        try:
+            points = {key: tuple(_point(p) for p in raw.pop(key)) for key in ("points", "dominated", "controls")}
+            return cls(
+                dense=Dense(**raw.pop("dense")),
+                hypervolume=Hypervolume(**raw.pop("hypervolume")),
+                comparisons=tuple(Comparison(**c) for c in raw.pop("comparisons")),
+                warnings=tuple(raw.pop("warnings")),
+                **points,
+                **raw,
+            )
+        except (KeyError, TypeError) as error:
+            raise ValueError(f"front.json: not a front of schema {SCHEMA} ({error}).") from error
+
+    @classmethod
+    def load(cls, folder: Path) -> Result:
+        """Read ``front.json`` of a run folder."""
+        return cls.from_json((folder / "front.json").read_text())
+
+
+def _point(raw: dict[str, Any]) -> Point:
+    for key in ("scores", "test"):
+        raw[key] = {method: Summary(**summary) for method, summary in raw[key].items()}
+    return Point(**raw)

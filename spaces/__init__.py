@@ -1,0 +1,19 @@
+"""What may be pruned, and what each choice costs."""
+
+from spaces.architecture import Architecture
+from spaces.groups import ChannelGroup, Member
+from spaces.space import Space
+from spaces.surgery import cut, describe, rebuild, write_architecture
+from spaces.trace import trace
+
+__all__ = [
+    "Architecture",
+    "ChannelGroup",
+    "Member",
+    "Space",
+    "cut",
+    "describe",
+    "rebuild",
+    "trace",
+    "write_architecture",
+]
