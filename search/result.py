@@ -56,12 +56,21 @@ class Point:
 
 @dataclass(frozen=True, slots=True)
 class Dense:
-    """The network that came in. ``score`` is on holdout, ``test`` on test, both fp32."""
+    """The network that came in.
+
+    Attributes:
+        score: On holdout, fp32.
+        test: On test, fp32.
+        macs: Multiply-adds for a batch of one.
+        params: Number of parameters.
+        widths: Units of each group; what a point's ``widths`` are read against.
+    """
 
     score: float
     test: float
     macs: int
     params: int
+    widths: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

@@ -42,6 +42,7 @@ class ChannelGroup:
         unit_channels: Channels per unit: 1, or the size of a conv group.
         members: Every place where a unit lives; all go together.
         exact: Whether a cut equals the masked network. A norm over the channels makes it ``False``.
+        smallest: Units that a search always keeps.
     """
 
     name: str
@@ -50,6 +51,7 @@ class ChannelGroup:
     unit_channels: int
     members: tuple[Member, ...]
     exact: bool = True
+    smallest: int = 1
 
     def __post_init__(self) -> None:
         if self.width < 1:
@@ -64,5 +66,6 @@ class ChannelGroup:
 
     @property
     def choices(self) -> tuple[int, ...]:
-        """Widths that a search proposes, ascending: multiples of :attr:`step`, and full."""
-        return (*range(self.step, self.width, self.step), self.width)
+        """Widths that a search proposes, ascending: multiples of :attr:`step` from :attr:`smallest` on, and full."""
+        first = -(-self.smallest // self.step) * self.step
+        return (*range(first, self.width, self.step), self.width)

@@ -1,0 +1,76 @@
+"""Calibration batches: training data in fixed order, for gradients and BatchNorm statistics."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
+    from evaluators.precision import Precision
+    from evaluators.task import Batch, Loader, Task
+
+#: Training samples that calibrate when the task does not bring a calibration loader.
+SAMPLES = 2048
+#: Batches up to this many bytes are read, normalised and placed once per study.
+MEMORY_BYTES = 256 * 2**20
+
+
+def calibration_batches(task: Task, precision: Precision) -> Iterable[Batch]:
+    """The same batches at every iteration, on the precision's device.
+
+    They are ``task.calibration``, held in memory if that takes at most :data:`MEMORY_BYTES` and else read
+    anew each time; or the first batches of ``task.train``, up to :data:`SAMPLES` samples and that memory.
+    A batch with a single sample after larger ones is left out: BatchNorm would see no variance in it.
+
+    Raises:
+        ValueError: If there is no batch.
+    """
+    held: list[Batch] = []
+    samples = occupied = 0
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(0)
+        for batch in _placed(task.train if task.calibration is None else task.calibration, precision):
+            samples += len(batch[1])
+            occupied += num_bytes(batch)
+            if held and occupied > MEMORY_BYTES:
+                if task.calibration is not None:
+                    return _Streamed(task.calibration, precision)
+                break
+            held.append(batch)
+            if task.calibration is None and samples >= SAMPLES:
+                break
+    if not held:
+        raise ValueError(f"Task {task.name!r}: there is no batch to calibrate on.")
+    return held
+
+
+def num_bytes(value: Any) -> int:
+    """Bytes of all tensors in nested tuples, lists and dicts."""
+    if isinstance(value, Tensor):
+        return value.numel() * value.element_size()
+    if isinstance(value, dict):
+        return sum(num_bytes(v) for v in value.values())
+    return sum(num_bytes(v) for v in value) if isinstance(value, list | tuple) else 0
+
+
+class _Streamed:
+    """Reads the batches anew at every iteration."""
+
+    def __init__(self, loader: Loader, precision: Precision) -> None:
+        self._loader, self._precision = loader, precision
+
+    def __iter__(self) -> Iterator[Batch]:
+        return _placed(self._loader, self._precision)
+
+
+def _placed(loader: Loader, precision: Precision) -> Iterator[Batch]:
+    largest = 0
+    for inputs, targets in loader:
+        if len(targets) == 1 < largest:
+            continue
+        largest = max(largest, len(targets))
+        yield precision.place_inputs(inputs), precision.place_inputs(targets)

@@ -1,0 +1,1 @@
+"""What to try next: proposals, promotions, the record of a run and its front."""

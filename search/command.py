@@ -1,0 +1,45 @@
+"""Runs a command so that bad input ends in one line on stderr and exit code 2."""
+
+from __future__ import annotations
+
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from evaluators.options import OptionError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+BAD_INPUT = 2
+INTERRUPTED = 130
+
+
+def run_command(command: click.Command, name: str, argv: Sequence[str] | None = None) -> int:
+    """Run ``command`` and turn what a user can mend into one line.
+
+    Args:
+        command: What to run; an integer that it returns is the exit code.
+        name: Shown in ``--help`` and before every message, e.g. ``search.pick``.
+        argv: Arguments without the program's name; those of the process when ``None``.
+
+    Returns:
+        Exit code: 0 done, 2 bad input, 130 interrupted. Any other exception is a defect and propagates.
+    """
+    try:
+        outcome = command.main(
+            args=None if argv is None else list(argv), prog_name=f"python -m {name}", standalone_mode=False
+        )
+    except click.ClickException as error:
+        return _say(name, error.format_message(), BAD_INPUT)
+    except OptionError as error:
+        return _say(name, str(error), BAD_INPUT)
+    except (click.Abort, KeyboardInterrupt):
+        return _say(name, "interrupted.", INTERRUPTED)
+    return outcome if isinstance(outcome, int) else 0
+
+
+def _say(name: str, message: str, code: int) -> int:
+    print(f"{name}: {' '.join(message.splitlines())}", file=sys.stderr)
+    return code

@@ -1,0 +1,142 @@
+"""The settings of a run: frozen, saved as ``config.json``, compared when the run is resumed."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from evaluators.options import OptionError
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+CONFIG = "config.json"
+
+#: Settings that may change when a run is resumed.
+EXTENDABLE = ("budget", "final")
+
+
+@dataclass(frozen=True, slots=True)
+class RunConfig:
+    """Everything that decides what a run does; as on the command line unless noted.
+
+    Attributes:
+        task: Name, or ``path/to/file.py:function``.
+        model: Network of the task; its default when ``None``.
+        weights: File with the dense network's weights.
+        data_root: Folder of data sets.
+        holdout: What search scores on; the task's own split when ``None``.
+        budget: Candidates on rung 1, or a time.
+        max_rung: Highest rung that the run uses.
+        macs: Window of MACs.
+        divisor: Kept widths are its multiples; the task's own when ``None``.
+        include: Patterns of groups that may be pruned; all when empty.
+        exclude: Patterns of groups that stay whole.
+        criteria: Allowed criteria, resolved.
+        criterion_per_group: Whether each group has a criterion of its own.
+        sampler: Who proposes.
+        final: Points that are trained to the end.
+        final_seeds: Training seeds of each final.
+        seed: Of everything that is random.
+        device: Where to compute; the best there is when ``None``.
+        epochs: Of full training; the task's own when ``None``.
+        lr: Peak learning rate of full training; the task's own when ``None``.
+        batch_size: Images per step; the task's own when ``None``.
+        num_targets: Not an option: length of the opening's MACs ladder, fixed when the run starts.
+        population: Not an option: population of samplers that have one, fixed when the run starts.
+        fingerprint: Not an option: hash of the dense network as it was loaded.
+        precision: Not an option: number format, layout and threads, reused when the run is resumed.
+        recipe: Not an option: how the task trains, for the reader.
+        versions: Not an option: of the libraries that the run started with; a change only warns.
+    """
+
+    task: str = "digits"
+    model: str | None = None
+    weights: str | None = None
+    data_root: str = "data"
+    holdout: str | None = None
+    budget: str = "40"
+    max_rung: int = 3
+    macs: str = "20%:90%"
+    divisor: int | None = None
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    criteria: tuple[str, ...] = ()
+    criterion_per_group: bool = False
+    sampler: str = "front"
+    final: int = 5
+    final_seeds: int = 1
+    seed: int = 0
+    device: str | None = None
+    epochs: float | None = None
+    lr: float | None = None
+    batch_size: int | None = None
+    num_targets: int = 0
+    population: int = 0
+    fingerprint: str = ""
+    precision: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, Any] = field(default_factory=dict)
+    versions: dict[str, str] = field(default_factory=dict)
+
+    def save(self, folder: Path) -> None:
+        """Write ``config.json``, whole or not at all."""
+        partial = folder / f"{CONFIG}.partial"
+        partial.write_text(json.dumps(asdict(self), indent=1) + "\n")
+        partial.replace(folder / CONFIG)
+
+    @classmethod
+    def load(cls, folder: Path) -> RunConfig:
+        """Read the settings of the run in ``folder``.
+
+        Raises:
+            OptionError: If there is no run.
+        """
+        try:
+            raw: dict[str, Any] = json.loads((folder / CONFIG).read_text())
+            raw |= {name: tuple(raw[name]) for name in ("include", "exclude", "criteria")}
+            return cls(**raw)
+        except FileNotFoundError:
+            raise OptionError(
+                "resume", folder, "there is no run in this folder; start one without --resume."
+            ) from None
+        except (KeyError, TypeError, AttributeError, json.JSONDecodeError) as error:
+            raise OptionError("resume", folder, f"{CONFIG} is not that of a run ({error}).") from error
+
+
+#: Fields that are no options.
+DERIVED = ("num_targets", "population", "fingerprint", "precision", "recipe", "versions")
+
+#: Options whose names are not those of their fields.
+_OPTION_NAMES = {"criteria": "criterion"}
+
+
+def option_name(name: str) -> str:
+    """The command line's name of a field, without dashes in front."""
+    return _OPTION_NAMES.get(name, name.replace("_", "-"))
+
+
+def check_equal(stored: RunConfig, given: dict[str, Any]) -> None:
+    """Compare the options that were given with those that the run was started with.
+
+    Args:
+        stored: The run's settings.
+        given: Fields that the user set, with their values.
+
+    Raises:
+        OptionError: If they differ in more than :data:`EXTENDABLE`; each difference is named.
+    """
+    names = [f.name for f in fields(RunConfig) if f.name in given and f.name not in EXTENDABLE]
+    different = [name for name in names if given[name] != getattr(stored, name)]
+    if different:
+        changes = ", ".join(
+            f"--{option_name(name)} was {_shown(getattr(stored, name))}, is {_shown(given[name])}"
+            for name in different
+        )
+        raise OptionError(
+            "resume", "", f"settings must be those of the run except --budget and --final: {changes}."
+        )
+
+
+def _shown(value: object) -> str:
+    return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else str(value)

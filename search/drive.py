@@ -1,0 +1,86 @@
+"""The course of a run, from the first proposal to the report; it may be killed and started again anywhere."""
+
+from __future__ import annotations
+
+import logging
+from typing import TYPE_CHECKING
+
+from search.finals import Finals
+from search.finish import FRONT, finish, write_front
+from search.forecast import expected_counts
+from search.journal import mend_journal, open_journal
+from search.local import LocalSearch, Run, phase_of
+from search.report import write_report
+from search.result import Result
+from search.study import Book
+from search.weights import Weights
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from search.config import RunConfig
+    from search.encoding import Encoding
+    from search.problem import Clock, Problem
+    from search.progress import Progress
+
+logger = logging.getLogger(__name__)
+
+_FINISHED = "finished"
+
+
+def drive(
+    problem: Problem,
+    config: RunConfig,
+    encoding: Encoding,
+    folder: Path,
+    progress: Progress,
+    clock: Clock,
+    warnings: Sequence[str] = (),
+) -> Result:
+    """Search, train the finals, judge and report, continuing whatever the folder holds.
+
+    Args:
+        problem: The prepared task.
+        config: Settings, as they are saved in the folder.
+        encoding: Parameters of the search.
+        folder: The run folder; the caller holds its driver lock.
+        progress: Who is told.
+        clock: Started by the caller.
+        warnings: Go into the result.
+
+    Raises:
+        RuntimeError: If no candidate could be evaluated, or fvcore's count differs from the closed form.
+    """
+    mend_journal(folder)
+    book = Book(open_journal(folder), encoding.distributions)
+    run = Run(problem, config, encoding, book, Weights(folder / "finals", problem), progress, clock)
+    progress.expect(expected_counts(config))
+    for record in book.all_records():
+        clock.before[phase_of(record.evaluation.rung)] += record.evaluation.seconds
+        progress.evaluated(record)
+    LocalSearch(run).search()
+    contenders = Finals(run).contenders()
+    progress.begin("the front is final: scoring on test")
+    result = finish(run, contenders, folder, warnings)
+    progress.begin("writing the report")
+    with clock.phase("report"):
+        write_report(folder)
+    result = write_front(result, clock.totals(), folder)
+    run.weights.clear()
+    book.note(_FINISHED, _extent(config))
+    return result
+
+
+def finished_result(folder: Path, config: RunConfig) -> Result | None:
+    """The result of a run that is finished with these settings, else ``None``. Reads only."""
+    if not (folder / FRONT).exists():
+        return None
+    for study in open_journal(folder).get_all_studies():
+        if study.user_attrs.get(_FINISHED) == _extent(config):
+            return Result.load(folder)
+    return None
+
+
+def _extent(config: RunConfig) -> dict[str, object]:
+    return {"budget": config.budget, "final": config.final}

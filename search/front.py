@@ -1,0 +1,99 @@
+"""Fronts in (MACs, score): ranks, crowding, hypervolume, and how finals are spread over a front.
+
+MACs are better when lower, scores when higher.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import moocore
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+
+    from numpy.typing import NDArray
+
+#: Hypervolume is measured up to this corner: all of the dense MACs, and a score of nothing.
+REFERENCE = {"macs": 1.0, "score": 0.0}
+
+_MAXIMISE = [False, True]
+
+
+@dataclass(frozen=True, slots=True, order=True)
+class Mark:
+    """A candidate as fronts see it, ordered by MACs, then score, then id."""
+
+    macs: int
+    score: float
+    id: str
+
+
+def ranks(marks: Sequence[Mark]) -> NDArray[np.int64]:
+    """``(n,)`` non-dominated ranks; 0 is the front, equal marks share a rank.
+
+    References:
+        Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, 2002.
+    """
+    if not marks:
+        return np.empty(0, dtype=np.int64)
+    values, inverse = np.unique(_values(marks), axis=0, return_inverse=True)
+    return np.asarray(moocore.pareto_rank(values, maximise=_MAXIMISE), dtype=np.int64)[inverse.reshape(-1)]
+
+
+def crowding(marks: Sequence[Mark]) -> NDArray[np.float64]:
+    """``(n,)`` crowding distances among ``marks``, which should share a rank; ends have infinity.
+
+    References:
+        Deb et al., NSGA-II, 2002.
+    """
+    distances = np.zeros(len(marks))
+    for values in _values(marks).T if marks else ():
+        order = np.argsort(values, kind="stable")
+        extent = values[order[-1]] - values[order[0]]
+        distances[order[[0, -1]]] = np.inf
+        if extent > 0:
+            distances[order[1:-1]] += (values[order[2:]] - values[order[:-2]]) / extent
+    return distances
+
+
+def front(marks: Iterable[Mark]) -> list[Mark]:
+    """The non-dominated marks by ascending MACs; of equal ones the first id stays."""
+    unique = sorted({(mark.macs, mark.score): mark for mark in sorted(marks, reverse=True)}.values())
+    return [mark for mark, rank in zip(unique, ranks(unique), strict=True) if rank == 0]
+
+
+def hypervolume(marks: Sequence[Mark], dense_macs: int) -> float:
+    """Area that the marks dominate, MACs as a share of dense, up to :data:`REFERENCE`."""
+    if not marks:
+        return 0.0
+    values = _values(marks) / [dense_macs, 1.0]
+    return float(moocore.hypervolume(values, ref=[REFERENCE["macs"], REFERENCE["score"]], maximise=_MAXIMISE))
+
+
+def spread(marks: Iterable[Mark], count: int) -> list[Mark]:
+    """Up to ``count`` marks, front first, far apart in MACs; sorted by MACs.
+
+    The ranks are gone through from the front on. Within a rank the mark with the most MACs comes
+    first where nothing is chosen yet, then always the one whose MACs are furthest from all chosen.
+    """
+    pool = sorted({mark.id: mark for mark in sorted(marks)}.values())
+    rank_of = ranks(pool)
+    chosen: list[Mark] = []
+    for rank in sorted(set(rank_of.tolist())):
+        waiting = [mark for mark, r in zip(pool, rank_of, strict=True) if r == rank]
+        while waiting and len(chosen) < count:
+            furthest = max(waiting, key=lambda mark: (_gap(mark, chosen), mark))
+            waiting.remove(furthest)
+            chosen.append(furthest)
+    return sorted(chosen)
+
+
+def _gap(mark: Mark, chosen: Sequence[Mark]) -> int:
+    return min((abs(mark.macs - other.macs) for other in chosen), default=0)
+
+
+def _values(marks: Sequence[Mark]) -> NDArray[np.float64]:
+    return np.array([[mark.macs, mark.score] for mark in marks], dtype=np.float64).reshape(-1, 2)

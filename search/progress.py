@@ -1,0 +1,145 @@
+"""What a person sees while a run works: a live display on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Protocol
+
+from rich.console import Console, Group
+from rich.live import Live
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+from search.report.words import duration
+
+if TYPE_CHECKING:
+    from types import TracebackType
+
+    from rich.console import RenderableType
+
+    from search.forecast import Forecast
+    from search.study import Record
+
+#: Shares of the dense MACs under which the best score so far is shown.
+LANDMARKS = (0.75, 0.50, 0.25)
+
+
+class Progress(Protocol):
+    """What the search tells about itself; an implementation must be quick."""
+
+    def expect(self, counts: dict[int, int]) -> None:
+        """Evaluations that each rung will have in the end, as far as it is known."""
+        ...
+
+    def begin(self, what: str) -> None:
+        """Something starts that takes a while."""
+        ...
+
+    def evaluated(self, record: Record) -> None:
+        """An evaluation is finished."""
+        ...
+
+    def say(self, line: str) -> None:
+        """A decision or a finding that a person wants to read."""
+        ...
+
+
+class Silent:
+    """Says nothing."""
+
+    def expect(self, counts: dict[int, int]) -> None:
+        """Nothing."""
+
+    def begin(self, what: str) -> None:
+        """Nothing."""
+
+    def evaluated(self, record: Record) -> None:
+        """Nothing."""
+
+    def say(self, line: str) -> None:
+        """Nothing."""
+
+
+class Display:
+    """Shows what is evaluated, the best so far under some shares of MACs, counts and the time left.
+
+    Args:
+        console: Where to; its being a terminal decides between the live display and plain lines.
+        dense_macs: Multiply-adds of the dense network.
+        forecast: Time left.
+    """
+
+    def __init__(self, console: Console, dense_macs: int, forecast: Forecast) -> None:
+        self.console = console
+        self.forecast = forecast
+        self._dense_macs = dense_macs
+        self._best: dict[tuple[int, float], float] = {}
+        self._what, self._since, self._steps = "starting", time.monotonic(), ""
+        self._spinner = Spinner("dots")
+        self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
+
+    def __enter__(self) -> Display:
+        if self.console.is_terminal:
+            self._live.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.console.is_terminal:
+            self._live.stop()
+
+    def expect(self, counts: dict[int, int]) -> None:
+        """Evaluations that each rung will have in the end."""
+        self.forecast.expect(counts)
+
+    def begin(self, what: str) -> None:
+        """Something starts that takes a while."""
+        self._what, self._since, self._steps = what, time.monotonic(), ""
+
+    def step(self, done: int, total: int) -> None:
+        """Training steps of what is being evaluated."""
+        self._steps = f"  step {done}/{total}"
+
+    def evaluated(self, record: Record) -> None:
+        """Count it, remember the best, and without a terminal print a line."""
+        evaluation = record.evaluation
+        self.forecast.evaluated(evaluation, self._dense_macs)
+        share = evaluation.macs / self._dense_macs
+        for landmark in LANDMARKS:
+            if share <= landmark:
+                key = evaluation.rung, landmark
+                self._best[key] = max(self._best.get(key, 0.0), evaluation.score)
+        if not self.console.is_terminal:
+            self.say(
+                f"{self._counts()}  {evaluation.candidate}  {share:6.1%} MACs  "
+                f"{evaluation.method:<9} {evaluation.score:7.2%}  {record.origin}{self._left()}"
+            )
+
+    def say(self, line: str) -> None:
+        """A line above the live display."""
+        self.console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    def _render(self) -> RenderableType:
+        running = Text(f" {self._what}{self._steps}  {duration(time.monotonic() - self._since)}")
+        head = Table.grid()
+        head.add_row(self._spinner, running)
+        return Group(head, Text(f"  {self._counts()}{self._left()}"), Text(f"  {self._best_line()}"))
+
+    def _counts(self) -> str:
+        return "  ".join(
+            f"rung {rung} {done}/{total}" for rung, (done, total) in self.forecast.counts().items() if total
+        )
+
+    def _left(self) -> str:
+        seconds = self.forecast.seconds_left()
+        return "" if seconds is None else f"  about {duration(seconds)} left"
+
+    def _best_line(self) -> str:
+        top = max((rung for rung, _ in self._best), default=1)
+        shown = (
+            f"{self._best[top, mark]:.2%} at {mark:.0%}" if (top, mark) in self._best else f"- at {mark:.0%}"
+            for mark in LANDMARKS
+        )
+        return f"best on rung {top} under MACs: {', '.join(shown)}"

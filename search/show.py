@@ -1,0 +1,94 @@
+"""What a run prints at its start and at its end."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from rich import box
+from rich.table import Table
+
+from search.report.words import METHOD_NAMES, Metric, count, duration, share, verdict
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from search.forecast import Forecast
+    from search.limits import Window
+    from search.result import Point, Result
+    from spaces.space import Space
+
+
+def found_lines(name: str, space: Space, window: Window) -> list[str]:
+    """What was found in the model."""
+    dense, least = space.macs(space.dense), space.macs(space.smallest)
+    searched = f"{share(window.low, dense)} to {share(window.high, dense)}"
+    params = count(space.params(space.dense))
+    return [
+        f"{name}: {count(dense)} MACs, {params} parameters, {len(space.groups)} groups of channels",
+        f"MACs can go down to {share(least, dense)}; searching {searched}",
+        *(f"warning: {warning}" for warning in space.warnings),
+    ]
+
+
+def plan_lines(forecast: Forecast) -> list[str]:
+    """How long it will take, rung by rung."""
+    lines = []
+    if forecast.search_seconds is not None:
+        lines.append(f"rungs 1 and 2: {duration(forecast.search_seconds)} as asked for")
+    for rung, seconds in forecast.parts().items():
+        expected = forecast.counts()[rung][1]
+        if not expected:
+            continue
+        what = f"rung {rung}: {expected} evaluations"
+        if rung == 3:
+            what = f"rung 3: up to {expected} final trainings, controls at equal MACs included"
+        lines.append(what + (", time not known yet" if seconds is None else f", about {duration(seconds)}"))
+    total = forecast.seconds_left()
+    return [*lines, f"in all about {duration(total)}"] if total is not None else lines
+
+
+def print_result(console: Console, result: Result, folder: Path) -> None:
+    """The front as a table, whether the search paid, and where to read on."""
+    metric = Metric(result.metric)
+    table = Table(title=f"Front of {result.task}", title_justify="left", box=box.SIMPLE)
+    methods = [name for name in METHOD_NAMES if any(name in point.test for point in result.points)]
+    headings = (
+        "id",
+        "MACs",
+        "params",
+        f"holdout {metric.title}",
+        *(f"{METHOD_NAMES[m]}, test" for m in methods),
+    )
+    for index, heading in enumerate(headings):
+        table.add_column(heading, justify="right" if index else "left", no_wrap=index == 0)
+    for point in result.points:
+        table.add_row(*_row(point, result, metric, methods))
+    dense = result.dense
+    blank = [""] * (len(methods) - 1)
+    table.add_row("dense", "100%", "100%", metric.value(dense.score), metric.value(dense.test), *blank)
+    lines = [f"* method whose weights are saved, chosen on holdout. {_counts(result)}"]
+    lines += [verdict(comparison, metric) for comparison in result.comparisons]
+    lines += [f"warning: {warning}" for warning in result.warnings]
+    lines += [f"report: {folder / 'report.html'}", f"networks: {folder / 'architectures'}"]
+    console.print(table)
+    for line in lines:
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+
+def _row(point: Point, result: Result, metric: Metric, methods: list[str]) -> list[str]:
+    tests = [
+        (metric.summary(point.test[m]) if m in point.test else "-") + ("*" if m == point.weights else " ")
+        for m in methods
+    ]
+    sizes = [share(point.macs, result.dense.macs), share(point.params, result.dense.params)]
+    return [point.id, *sizes, metric.value(point.score), *tests]
+
+
+def _counts(result: Result) -> str:
+    counted = ", ".join(
+        f"{number} on {name.replace('-', ' ')}" for name, number in result.counts.items() if number
+    )
+    seconds = sum(result.seconds.values())
+    return f"Evaluations: {counted}; {duration(seconds)}."

@@ -1,0 +1,299 @@
+"""The record of a run: a plain Optuna journal with one study per rung, and the book that keeps it.
+
+Every fact about an evaluation is in the user attributes of its trial, so that the front can be rebuilt
+from the journal alone. A told trial never changes, and no trial is told before its evaluation is done.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import asdict, dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+import optuna
+from optuna.study import StudyDirection
+from optuna.trial import TrialState, create_trial
+
+from evaluators.candidate import Candidate
+from evaluators.evaluation import Evaluation
+from search.journal import JOURNAL, open_journal
+from spaces.architecture import Architecture
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+    from optuna.storages import JournalStorage
+    from optuna.trial import FrozenTrial
+
+Params = dict[str, float | str]
+
+RUNGS = (1, 2, 3)
+
+#: Objectives of every study: MACs, lower is better; score, higher is better.
+DIRECTIONS = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
+
+
+@dataclass(frozen=True, slots=True)
+class Record:
+    """A finished evaluation and where its candidate came from.
+
+    Attributes:
+        evaluation: What it was worth.
+        origin: ``seed: uniform``, ``seed: random``, ``sampler: <name>``, ``control: uniform`` or
+            ``control: random``. On rungs above the first, the origin of the candidate.
+        widths: Kept units per group, in the order of the space.
+        criteria: Criterion of each group that loses units.
+        control_of: For a control, the id of the point that it stands beside.
+    """
+
+    evaluation: Evaluation
+    origin: str
+    widths: dict[str, int]
+    criteria: dict[str, str]
+    control_of: str | None = None
+
+    @property
+    def candidate(self) -> Candidate:
+        """What was evaluated; its ``id`` is that of the evaluation."""
+        return Candidate(Architecture.of(self.widths), tuple(self.criteria.items()))
+
+    @property
+    def is_control(self) -> bool:
+        """Whether it was evaluated beside a point, not proposed."""
+        return self.origin.startswith("control")
+
+
+@dataclass(frozen=True, slots=True)
+class Proposal:
+    """A trial of rung 1 that waits for its evaluation.
+
+    Attributes:
+        number: Position among the proposals; with the run's seed it fixes what is proposed.
+        trial: Number of the Optuna trial; larger than ``number`` when a driver died in an ask.
+        params: As the sampler suggested them.
+    """
+
+    number: int
+    trial: int
+    params: Params
+
+
+def read_evaluations(folder: Path) -> list[Record]:
+    """Every finished evaluation of a run, rung by rung, in the order in which they were finished."""
+    if not (folder / JOURNAL).exists():
+        return []
+    storage = open_journal(folder)
+    names = {study.study_name for study in storage.get_all_studies()}
+    studies = [optuna.load_study(study_name=_name(r), storage=storage) for r in RUNGS if _name(r) in names]
+    return [record for study in studies for record in _records(study)]
+
+
+class Book:
+    """Asks, tells and remembers; shared by every executor of a run.
+
+    Args:
+        storage: The run's journal, mended and locked by the caller.
+        distributions: Of the parameters of rung 1.
+    """
+
+    def __init__(self, storage: JournalStorage, distributions: dict[str, BaseDistribution]) -> None:
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self._storage = storage
+        self._distributions = distributions
+        existing = {study.study_name for study in storage.get_all_studies()}
+        self._studies = {rung: _open(storage, rung, existing) for rung in RUNGS}
+        self._rows = {rung: _records(study) for rung, study in self._studies.items()}
+        self._failed = {rung: _failures(study) for rung, study in self._studies.items()}
+        self._results = {(r.evaluation.candidate, *_how(r.evaluation)): r for r in self.all_records()}
+
+    def records(self, rung: int) -> list[Record]:
+        """Finished evaluations of a rung, without duplicates, oldest first."""
+        return list(self._rows[rung])
+
+    def all_records(self) -> list[Record]:
+        """Finished evaluations of all rungs."""
+        return [record for rung in RUNGS for record in self._rows[rung]]
+
+    def find(self, candidate: str, rung: int, method: str, seed: int) -> Record | None:
+        """The evaluation of this candidate id in this way, if it is finished."""
+        return self._results.get((candidate, rung, method, seed))
+
+    def failures(self, rung: int) -> dict[str, str]:
+        """Candidate ids whose evaluation raised on this rung, with the traceback."""
+        return dict(self._failed[rung])
+
+    def ask(self, sampler: BaseSampler) -> Proposal:
+        """Propose: a new running trial of rung 1 whose parameters ``sampler`` suggests."""
+        study = self._studies[1]
+        study.sampler = sampler
+        number = self.num_proposals()
+        trial = study.ask(fixed_distributions=self._distributions)
+        return Proposal(number, trial.number, dict(trial.params))
+
+    def num_proposals(self) -> int:
+        """Proposals so far, duplicates and refused ones included, those that died while asked left out."""
+        return sum(map(_is_proposal, self._trials(1)))
+
+    def recover(self) -> list[Proposal]:
+        """Take over what a dead driver left running.
+
+        Trials whose result is known are told; those without all parameters are failed, and the next
+        ask repeats them with the same proposal number; the rest are returned to be evaluated.
+        """
+        adopted: list[Proposal] = []
+        number = 0
+        for trial in self._trials(1):
+            if trial.state == TrialState.RUNNING:
+                if set(trial.params) != set(self._distributions):
+                    self._attach(
+                        trial.number, "dead", "the driver died between the parameters of this proposal"
+                    )
+                    self._finish(trial.number, None)
+                    continue
+                if not self._told_again(trial):
+                    adopted.append(Proposal(number, trial.number, dict(trial.params)))
+            number += _is_proposal(trial)
+        return adopted
+
+    def tell(self, proposal: Proposal, record: Record) -> None:
+        """Finish a proposal with its evaluation; telling again changes nothing."""
+        if self._studies[1].get_trials(deepcopy=False)[proposal.trial].state.is_finished():
+            return
+        self._attach(proposal.trial, "record", _encode(record))
+        self._finish(proposal.trial, record.evaluation)
+        self._remember(record)
+
+    def tell_duplicate(self, proposal: Proposal, candidate: str) -> None:
+        """Finish a proposal that decodes to a candidate which is known already, with what it was worth."""
+        known = next((r for r in self._rows[1] if r.evaluation.candidate == candidate), None)
+        self._attach(proposal.trial, "duplicate", candidate)
+        self._finish(proposal.trial, known.evaluation if known else None)
+
+    def tell_refused(self, proposal: Proposal, reason: str) -> None:
+        """Finish a proposal that rung 0 refuses: it costs nothing and counts as nothing."""
+        self._attach(proposal.trial, "refused", reason)
+        self._finish(proposal.trial, None)
+
+    def tell_failed(self, proposal: Proposal, candidate: str, traceback: str) -> None:
+        """Finish a proposal whose evaluation raised."""
+        self._attach(proposal.trial, "failure", {"candidate": candidate, "traceback": traceback})
+        self._finish(proposal.trial, None)
+        self._failed[1][candidate] = traceback
+
+    def add(self, record: Record, params: Params) -> None:
+        """Append a finished evaluation of a promoted candidate, a final or a control, in one write."""
+        trial = create_trial(
+            state=TrialState.COMPLETE,
+            values=_values(record.evaluation),
+            params=dict(params),
+            distributions=self._distributions,
+            user_attrs={"record": _encode(record)},
+        )
+        self._studies[record.evaluation.rung].add_trial(trial)
+        self._remember(record)
+
+    def add_failure(self, rung: int, candidate: str, traceback: str) -> None:
+        """Append an evaluation that raised on a higher rung."""
+        failure = {"candidate": candidate, "traceback": traceback}
+        self._studies[rung].add_trial(create_trial(state=TrialState.FAIL, user_attrs={"failure": failure}))
+        self._failed[rung][candidate] = traceback
+
+    def num_fruitless(self) -> int:
+        """Latest proposals in a row that were duplicates or refused; when many, the space is exhausted."""
+        count = 0
+        for trial in reversed(self._trials(1)):
+            if "duplicate" in trial.user_attrs or "refused" in trial.user_attrs:
+                count += 1
+            elif _is_proposal(trial):
+                break
+        return count
+
+    def note(self, key: str, value: float | str | dict[str, Any]) -> None:
+        """Keep a fact about the run as a whole."""
+        self._studies[1].set_user_attr(key, value)
+
+    def noted(self, key: str) -> Any:
+        """A fact kept with :meth:`note`, or ``None``."""
+        return self._studies[1].user_attrs.get(key)
+
+    def _trials(self, rung: int) -> list[FrozenTrial]:
+        return self._studies[rung].get_trials(deepcopy=False)
+
+    def _told_again(self, trial: FrozenTrial) -> bool:
+        """Finish a trial whose driver died after writing its result and before telling it."""
+        attrs = trial.user_attrs
+        if "record" in attrs:
+            record = _decode(attrs["record"])
+            self._finish(trial.number, record.evaluation)
+            self._remember(record)
+        elif "failure" in attrs:
+            self._finish(trial.number, None)
+            self._failed[1][attrs["failure"]["candidate"]] = attrs["failure"]["traceback"]
+        else:
+            return False
+        return True
+
+    def _attach(self, trial: int, key: str, value: object) -> None:
+        self._storage.set_trial_user_attr(self._trials(1)[trial]._trial_id, key, value)
+
+    def _finish(self, trial: int, evaluation: Evaluation | None) -> None:
+        if evaluation is None:
+            self._studies[1].tell(trial, state=TrialState.FAIL)
+        else:
+            self._studies[1].tell(trial, _values(evaluation))
+
+    def _remember(self, record: Record) -> None:
+        evaluation = record.evaluation
+        self._rows[evaluation.rung].append(record)
+        self._results[(evaluation.candidate, *_how(evaluation))] = record
+
+
+def _name(rung: int) -> str:
+    return f"rung-{rung}"
+
+
+def _open(storage: JournalStorage, rung: int, existing: set[str]) -> optuna.Study:
+    # Loaded where it exists: `load_if_exists` would append a refused line to the journal each time.
+    if _name(rung) in existing:
+        return optuna.load_study(study_name=_name(rung), storage=storage)
+    return optuna.create_study(study_name=_name(rung), storage=storage, directions=DIRECTIONS)
+
+
+def _is_proposal(trial: FrozenTrial) -> bool:
+    record = trial.user_attrs.get("record")
+    return "dead" not in trial.user_attrs and not (record and record["origin"].startswith("control"))
+
+
+def _how(evaluation: Evaluation) -> tuple[int, str, int]:
+    return evaluation.rung, evaluation.method, evaluation.seed
+
+
+def _values(evaluation: Evaluation) -> list[float]:
+    if not math.isfinite(evaluation.score):
+        raise ValueError(
+            f"`score` of candidate {evaluation.candidate} must be finite, got {evaluation.score}."
+        )
+    return [float(evaluation.macs), float(evaluation.score)]
+
+
+def _encode(record: Record) -> dict[str, Any]:
+    return asdict(record)
+
+
+def _decode(raw: dict[str, Any]) -> Record:
+    return replace(Record(**raw), evaluation=Evaluation(**raw["evaluation"]))
+
+
+def _records(study: optuna.Study) -> list[Record]:
+    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
+    # Numbers follow the asks; the order of the tells is what a reader wants with several workers.
+    trials = sorted(trials, key=lambda trial: (trial.datetime_complete or trial.datetime_start, trial.number))
+    return [_decode(trial.user_attrs["record"]) for trial in trials if "record" in trial.user_attrs]
+
+
+def _failures(study: optuna.Study) -> dict[str, str]:
+    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
+    failures = [trial.user_attrs["failure"] for trial in trials if "failure" in trial.user_attrs]
+    return {failure["candidate"]: failure["traceback"] for failure in failures}

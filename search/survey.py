@@ -1,0 +1,168 @@
+"""What is found before a run writes anything: task, space, window, and how long it may take."""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+import importlib.metadata
+import time
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from evaluators.calibration import SAMPLES
+from evaluators.options import OptionError
+from evaluators.precision import Precision
+from evaluators.tasks import TaskOptions, load_task
+from evaluators.train import train
+from search.forecast import Forecast
+from search.limits import Budget, Window
+from search.samplers import population
+from search.seeds import num_targets
+from spaces.trace import trace
+
+if TYPE_CHECKING:
+    from evaluators.task import Recipe, Task
+    from search.config import RunConfig
+    from spaces.space import Space
+
+_LIBRARIES = ("espalier-nas", "torch", "torchvision", "optuna", "numpy")
+
+#: Training steps that are timed, after one that warms up.
+_TIMED_STEPS = 3
+
+#: A forward pass costs about a third of a training step.
+_FORWARD_SHARE = 1 / 3
+
+
+@dataclass(frozen=True, eq=False)
+class Survey:
+    """A loaded task, its space, and the settings with everything resolved."""
+
+    config: RunConfig
+    task: Task
+    space: Space
+    window: Window
+    precision: Precision
+
+
+def survey(config: RunConfig) -> Survey:
+    """Load, trace and check; of a run that is resumed, keep what it was started with.
+
+    Raises:
+        OptionError: If a setting breaks a rule.
+    """
+    task = load_task(config.task, task_options(config))
+    divisor = task.divisor if config.divisor is None else config.divisor
+    space = trace(
+        task.model, task.example_inputs, divisor=divisor, include=config.include, exclude=config.exclude
+    )
+    _check_groups(config, space)
+    window = Window.parse(config.macs, space)
+    precision = _precision(config, task.model, space.macs(space.dense))
+    fingerprint = _fingerprint(task.model)
+    if config.fingerprint and config.fingerprint != fingerprint:
+        raise OptionError(
+            "resume", config.task, "the dense network is not the one that the run was started with."
+        )
+    config = replace(config, divisor=divisor, fingerprint=fingerprint, precision=precision.to_dict())
+    return Survey(config if config.versions else _fixed(config, task.recipe), task, space, window, precision)
+
+
+def task_options(config: RunConfig) -> TaskOptions:
+    """The part of the settings that is the task's."""
+    return TaskOptions(
+        model=config.model,
+        weights=None if config.weights is None else Path(config.weights),
+        data_root=Path(config.data_root),
+        holdout=config.holdout,
+        epochs=config.epochs,
+        lr=config.lr,
+        batch_size=config.batch_size,
+        seed=config.seed,
+    )
+
+
+def forecast(found: Survey, seconds_per_epoch: float | None) -> Forecast:
+    """What each evaluation costs in training epochs, where a network of half the MACs costs half as much."""
+    recipe, task = found.task.recipe, found.task
+    calibration = (
+        len(task.calibration) if task.calibration else min(len(task.train), SAMPLES / recipe.batch_size)
+    )
+    passes = (len(task.holdout) + calibration) * _FORWARD_SHARE / len(task.train)
+    epochs = {
+        (1, "refit"): passes,
+        (2, "finetune"): recipe.brief_epochs + 2 * passes,
+        (3, "finetune"): recipe.finetune_epochs,
+        (3, "scratch_e"): recipe.epochs,
+        (3, "scratch_b"): 2 * recipe.epochs,
+    }
+    return Forecast(epochs, seconds_per_epoch, Budget.parse(found.config.budget).seconds)
+
+
+def measure_epoch(found: Survey) -> float:
+    """Seconds that one epoch of the dense network takes, from a few steps of a copy."""
+    task, precision = found.task, found.precision
+    model = copy.deepcopy(task.model)
+    seconds = []
+    for steps in (1, 1 + _TIMED_STEPS):
+        start = time.monotonic()
+        train(
+            model,
+            task,
+            epochs=steps / len(task.train),
+            lr=task.recipe.finetune_lr,
+            seed=0,
+            precision=precision,
+        )
+        seconds.append(time.monotonic() - start)
+    return max(seconds[1] - seconds[0], seconds[1] / 2) / _TIMED_STEPS * len(task.train)
+
+
+def _precision(config: RunConfig, model: nn.Module, dense_macs: int) -> Precision:
+    if config.precision:
+        return Precision.from_dict(config.precision)
+    convolutions = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in model.modules())
+    return Precision.detect(config.device, dense_macs, convolutions)
+
+
+def _check_groups(config: RunConfig, space: Space) -> None:
+    if any(len(group.choices) > 1 for group in space.groups):
+        return
+    if config.include or config.exclude:
+        option = "include" if config.include else "exclude"
+        given = ",".join(getattr(config, option))
+        raise OptionError(option, given, "leaves no group that could be pruned.")
+    cause = " ".join(space.warnings) or f"no group is wider than --divisor {config.divisor}."
+    raise OptionError("model", config.model or "of the task", f"nothing in it can be pruned: {cause}")
+
+
+def _fixed(config: RunConfig, recipe: Recipe) -> RunConfig:
+    """Decided when a run starts, and kept when it is extended."""
+    budget = Budget.parse(config.budget)
+    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES if _is_installed(name)}
+    return replace(
+        config,
+        num_targets=num_targets(budget),
+        population=population(budget),
+        recipe=asdict(recipe),
+        versions=versions,
+    )
+
+
+def _is_installed(name: str) -> bool:
+    try:
+        importlib.metadata.version(name)
+    except importlib.metadata.PackageNotFoundError:
+        return False
+    return True
+
+
+def _fingerprint(model: nn.Module) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in model.state_dict().items():
+        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:16]

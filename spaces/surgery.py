@@ -1,0 +1,237 @@
+"""Cutting a network to an architecture, and making the same network again from files."""
+
+from __future__ import annotations
+
+import copy
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _NormBase
+from torch.nn.modules.conv import _ConvNd
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from spaces.groups import Member
+    from spaces.space import Space
+
+SCHEMA = 1
+
+#: Tensor name -> dimension -> indices that stay, ascending.
+KeptSlots = dict[str, dict[int, "NDArray[np.int64]"]]
+
+
+def cut(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of ``model`` with only the kept units.
+
+    Args:
+        model: The network that ``space`` was traced from; left as it is.
+        space: Its space.
+        kept: For each group, a sorted ``(k,)`` LongTensor of units that stay; groups left out stay whole.
+
+    Returns:
+        A new module of the same class, its tensors cut and its modules' sizes mended.
+
+    Raises:
+        ValueError: If a group is unknown, or its units are not distinct, ascending and in range.
+    """
+    sizes = {name: tuple(tensor.shape) for name, tensor in _tensors(model).items()}
+    return _copy_with(model, _kept_slots(space, kept, sizes))
+
+
+def masked(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> nn.Module:
+    """A copy of full size in which every removed slot is zero, consumers' columns included.
+
+    What a cut must equal; the slow reference of tests and of :func:`spaces.trace`'s verification.
+    """
+    twin = copy.deepcopy(model)
+    tensors = _tensors(twin)
+    with torch.no_grad():
+        for member, removed in _removed(space, kept):
+            index = torch.from_numpy(removed).to(tensors[member.tensor].device)
+            tensors[member.tensor].index_fill_(member.dim, index, 0)
+    return twin
+
+
+def describe(space: Space, kept: Mapping[str, Tensor], criteria: Mapping[str, str], model: nn.Module) -> dict[str, object]:
+    """The JSON document ``architecture.json``: everything that :func:`rebuild` needs besides the dense code.
+
+    Args:
+        space: The space of the dense network.
+        kept: Kept units per group, as in :func:`cut`.
+        criteria: Criterion of each group that loses units; for the reader.
+        model: The dense network.
+    """
+    sizes = {name: tuple(tensor.shape) for name, tensor in _tensors(model).items()}
+    slots = _kept_slots(space, kept, sizes)
+    units = {g.name: kept[g.name].tolist() if g.name in kept else list(range(g.width)) for g in space.groups}
+    return {
+        "schema": SCHEMA,
+        "widths": {name: len(some) for name, some in units.items()},
+        "kept": units,
+        "criteria": dict(criteria),
+        "slots": {
+            name: [{"dim": dim, "size": sizes[name][dim], "kept": index.tolist()} for dim, index in dims.items()]
+            for name, dims in slots.items()
+        },
+    }
+
+
+def write_architecture(folder: Path, document: Mapping[str, object], weights: Mapping[str, Tensor] | None) -> None:
+    """Write ``architecture.json`` and, when given, ``weights.safetensors``; each appears whole or not at all.
+
+    Args:
+        folder: Made when it does not exist.
+        document: From :func:`describe`.
+        weights: ``state_dict`` of the cut network. Tied tensors are stored once.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    if weights is not None:
+        scratch = folder / "weights.safetensors.partial"
+        save_file(_without_aliases(weights), scratch)
+        os.replace(scratch, folder / "weights.safetensors")
+    scratch = folder / "architecture.json.partial"
+    scratch.write_text(json.dumps(document) + "\n")
+    os.replace(scratch, folder / "architecture.json")
+
+
+def rebuild(dense: nn.Module | Callable[[], nn.Module], folder: str | Path) -> nn.Module:
+    """The module that ``folder`` describes: plain PyTorch, with its weights when they are there.
+
+    Args:
+        dense: The dense network or a function that makes it. Its weights are taken only where the folder
+            holds none. Left as it is.
+        folder: Holds ``architecture.json`` and perhaps ``weights.safetensors``.
+
+    Raises:
+        ValueError: If the files do not fit the dense network or are malformed.
+        FileNotFoundError: If there is no ``architecture.json``.
+    """
+    model = dense if isinstance(dense, nn.Module) else dense()
+    folder = Path(folder)
+    path = folder / "architecture.json"
+    small = _copy_with(model, _read_slots(path, model))
+    weights = folder / "weights.safetensors"
+    if weights.exists():
+        _load(small, load_file(weights), weights)
+    return small
+
+
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def _removed(space: Space, kept: Mapping[str, Tensor]) -> list[tuple[Member, NDArray[np.int64]]]:
+    """The slots that go, per member; groups that stay whole are left out."""
+    groups = {group.name: group for group in space.groups}
+    removed = []
+    for name, units in kept.items():
+        if name not in groups:
+            raise ValueError(f"`kept`: {name!r} is no group of this space.")
+        group = groups[name]
+        stays = units.detach().cpu().numpy()
+        if not len(stays) or stays[0] < 0 or stays[-1] >= group.width or (np.diff(stays) <= 0).any():
+            raise ValueError(f"`kept`: {name!r} needs 1 to {group.width} distinct ascending units, got {stays.tolist()}.")
+        if len(stays) < group.width:
+            goes = np.delete(np.arange(group.width), stays)
+            removed += [(member, member.slots[goes].ravel()) for member in group.members]
+    return removed
+
+
+def _kept_slots(space: Space, kept: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, ...]]) -> KeptSlots:
+    stays: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    for member, removed in _removed(space, kept):
+        dims = stays.setdefault(member.tensor, {})
+        if member.dim not in dims:
+            dims[member.dim] = np.ones(sizes[member.tensor][member.dim], dtype=bool)
+        dims[member.dim][removed] = False
+    return {name: {dim: np.flatnonzero(mask) for dim, mask in dims.items()} for name, dims in stays.items()}
+
+
+def _copy_with(model: nn.Module, slots: KeptSlots) -> nn.Module:
+    """Deep copy in which the tensors are cut on the way, so that nothing is copied to be thrown away."""
+    replaced: dict[int, Tensor] = {}
+    for name, tensor in _tensors(model).items():
+        small = tensor.detach()
+        for dim, index in slots.get(name, {}).items():
+            small = small.index_select(dim, torch.from_numpy(index).to(small.device))
+        if small.data_ptr() == tensor.data_ptr():
+            small = small.clone()
+        if isinstance(tensor, nn.Parameter):
+            small = nn.Parameter(small, requires_grad=tensor.requires_grad)
+        replaced[id(tensor)] = small
+    twin = copy.deepcopy(model, cast("dict[int, Any]", replaced))
+    if slots:
+        for module in twin.modules():
+            _mend_sizes(module)
+    return twin
+
+
+def _mend_sizes(module: nn.Module) -> None:
+    """Sizes that a module keeps as Python integers follow its tensors."""
+    if isinstance(module, _ConvNd):
+        rows, columns = module.weight.shape[:2]
+        if module.transposed:
+            rows, columns = columns * module.groups, rows
+            module.in_channels, module.out_channels = columns, rows
+        else:
+            if module.groups > 1:  # conv groups go whole, so the rows of each are as many as before
+                module.groups = rows // (module.out_channels // module.groups)
+            module.in_channels, module.out_channels = columns * module.groups, rows
+    elif isinstance(module, nn.Linear):
+        module.out_features, module.in_features = module.weight.shape
+    elif isinstance(module, _NormBase):
+        tensor = module.weight if module.weight is not None else module.running_mean
+        if tensor is not None:
+            module.num_features = len(tensor)
+    elif isinstance(module, nn.LayerNorm) and module.weight is not None:
+        module.normalized_shape = tuple(module.weight.shape)
+
+
+def _read_slots(path: Path, model: nn.Module) -> KeptSlots:
+    """Decode and check at the edge: the file may come from anywhere."""
+    tensors = _tensors(model)
+    try:
+        document = json.loads(path.read_text())
+        if document["schema"] != SCHEMA:
+            raise ValueError(f"{path}: `schema` must be {SCHEMA}, got {document['schema']!r}.")
+        slots: KeptSlots = {}
+        for name, dims in document["slots"].items():
+            for entry in dims:
+                dim, size, index = int(entry["dim"]), int(entry["size"]), np.array(entry["kept"], dtype=np.int64)
+                if name not in tensors or not 0 <= dim < tensors[name].dim() or tensors[name].shape[dim] != size:
+                    raise ValueError(f"{path}: the dense model has no {name!r} with {size} slots in dimension {dim}.")
+                if index.ndim != 1 or not len(index) or index[0] < 0 or index[-1] >= size or (np.diff(index) <= 0).any():
+                    raise ValueError(f"{path}: {name!r} must keep ascending slots below {size}.")
+                slots.setdefault(name, {})[dim] = index
+    except (KeyError, TypeError, AttributeError, OverflowError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path}: not an architecture of schema {SCHEMA} ({error!r}).") from error
+    return slots
+
+
+def _without_aliases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """safetensors refuses tensors that share memory; a tied one is stored under its first name."""
+    first: dict[tuple[int, tuple[int, ...]], str] = {}
+    return {
+        name: tensor.detach().cpu().contiguous()
+        for name, tensor in weights.items()
+        if tensor.numel() == 0 or first.setdefault((tensor.data_ptr(), tuple(tensor.shape)), name) == name
+    }
+
+
+def _load(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
+    own = model.state_dict()
+    stored = _without_aliases(own)
+    if set(weights) != set(stored):
+        raise ValueError(f"{path}: tensors do not fit the model, first {sorted(set(weights) ^ set(stored))[:3]}.")
+    for name, tensor in weights.items():
+        if tensor.shape != own[name].shape:
+            raise ValueError(f"{path}: {name!r} is {tuple(tensor.shape)}, the model needs {tuple(own[name].shape)}.")
+    model.load_state_dict(weights, strict=False)

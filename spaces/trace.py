@@ -1,0 +1,166 @@
+"""Tracing: run a model once, follow the slot labels, and verify what follows from them."""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from spaces.assemble import assemble
+from spaces.rules import Call, apply
+from spaces.slots import Slots
+from spaces.space import Space
+from spaces.verify import wrong_groups
+
+logger = logging.getLogger(__name__)
+
+
+def trace(
+    model: nn.Module,
+    example_inputs: Any,
+    *,
+    divisor: int = 1,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    smallest: float = 0.0,
+) -> Space:
+    """Find out what may be pruned and what each choice costs, with nothing to configure.
+
+    The model runs on the meta device where that works, else for real, in eval mode and in train mode, so
+    that auxiliary heads which only train are coupled too. Then a joint random cut is compared with the
+    masked network; groups that fail are frozen and named.
+
+    Args:
+        model: Any module that runs; left as it is.
+        example_inputs: A tensor, a tuple of arguments or a dict of keyword arguments. Costs are counted
+            for a batch of one.
+        divisor: Kept widths that a search proposes are multiples of it, in channels.
+        include: Shell patterns of group names; others are frozen when any are given.
+        exclude: Shell patterns of group names that are frozen.
+        smallest: Share of each group's units that is always kept.
+
+    Raises:
+        ValueError: If the model does not run on ``example_inputs``, or an argument breaks its rule.
+    """
+    if divisor < 1:
+        raise ValueError(f"`divisor` must be at least 1, got {divisor=}.")
+    if not 0 <= smallest <= 1:
+        raise ValueError(f"`smallest` must be in [0, 1], got {smallest=}.")
+    args, kwargs = batch_of_one(*as_call(example_inputs))
+    slots = Slots()
+    with _neutral():
+        _follow(slots, model, args, kwargs)
+        space = assemble(slots, divisor=divisor, smallest=smallest, include=include, exclude=exclude)
+        wrong = wrong_groups(model, space, args, kwargs)
+    if wrong:
+        logger.warning("A cut of %s differs from the masked network; frozen.", ", ".join(wrong))
+        space = assemble(slots, divisor=divisor, smallest=smallest, include=include, exclude=(*exclude, *wrong))
+        note = f"A cut of {', '.join(wrong)} differed from the masked network: frozen."
+        space = replace(space, warnings=(*space.warnings, note))
+    return space
+
+
+def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Positional and keyword arguments of the call ``model(example_inputs)`` stands for."""
+    if isinstance(example_inputs, dict):
+        return (), example_inputs
+    if isinstance(example_inputs, (tuple, list)):
+        return tuple(example_inputs), {}
+    return (example_inputs,), {}
+
+
+def batch_of_one(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Inputs cut to their first sample where all share a leading dimension, for costs per sample."""
+    tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
+    batches = {x.shape[0] for x in tensors if x.dim()}
+    if len(batches) != 1 or any(x.dim() < 2 for x in tensors):
+        return args, kwargs
+    return pytree.tree_map_only(Tensor, lambda x: x[:1], (args, kwargs))  # type: ignore[no-any-return]
+
+
+@contextlib.contextmanager
+def _neutral() -> Iterator[None]:
+    """Leave no mark on random state, gradients or backend flags; hide no operator from the dispatch mode."""
+    fast_path = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with torch.random.fork_rng(), torch.no_grad():
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(fast_path)
+
+
+def _follow(slots: Slots, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
+    try:
+        _run(slots, _on_meta(model), *_inputs_on_meta(args, kwargs))
+        on_meta = True
+    except Exception as error:  # whatever a foreign forward raises on meta, the real run decides
+        logger.info("No trace on the meta device (%s); running for real.", error)
+        on_meta = False
+        try:
+            _run(slots, copy.deepcopy(model), args, kwargs)
+        except Exception as failure:
+            raise ValueError(f"The model does not run on `example_inputs`: {failure}") from failure
+    slots.counting = False
+    twice = pytree.tree_map_only(Tensor, lambda x: torch.cat([x, x]) if x.dim() else x, (args, kwargs))
+    try:
+        if on_meta:
+            _run(slots, _on_meta(model), *_inputs_on_meta(*twice), training=True)
+        else:
+            _run(slots, copy.deepcopy(model), *twice, training=True)
+    except Exception as error:  # a model may have no train mode; its eval mode is traced
+        logger.info("Not traced in train mode: %s", error)
+        slots.warnings[f"Not traced in train mode: {str(error).splitlines()[0] if str(error) else error!r}"] = None
+
+
+def _on_meta(model: nn.Module) -> nn.Module:
+    """A deep copy whose parameters and buffers have shapes and no numbers."""
+    memo: dict[int, Any] = {}
+    for tensor in (*model.parameters(), *model.buffers()):
+        twin = torch.empty_like(tensor, device="meta")
+        memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+    return copy.deepcopy(model, memo)
+
+
+def _inputs_on_meta(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    return pytree.tree_map_only(Tensor, lambda x: x.to("meta"), (args, kwargs))  # type: ignore[no-any-return]
+
+
+class _Follow(TorchDispatchMode):
+    """Sees every ATen operator of a forward pass and applies its rule."""
+
+    def __init__(self, slots: Slots) -> None:
+        super().__init__()
+        self._slots = slots
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        sizes = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else ()
+        result = func(*args, **(kwargs or {}))
+        apply(self._slots, Call.of(func, args, kwargs or {}, result, sizes))
+        return result
+
+
+def _run(
+    slots: Slots, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, training: bool = False
+) -> None:
+    """One forward pass of a copy; what the model returns is frozen."""
+    model.train(training)
+    for name, parameter in model.named_parameters():
+        slots.register(name, parameter, is_parameter=True)
+    for name, buffer in model.named_buffers():
+        if buffer.is_floating_point():
+            slots.register(name, buffer, is_parameter=False)
+    with _Follow(slots):
+        outputs = model(*args, **kwargs)
+    for output in pytree.tree_leaves(outputs):
+        if isinstance(output, Tensor):
+            slots.freeze(*slots.of(output))

@@ -1,0 +1,88 @@
+from __future__ import annotations
+
+import logging
+import warnings
+
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from evaluators.flops import count_macs
+
+
+def test_a_convolution_by_hand() -> None:
+    # 5x5 outputs, 4 of them, each from 3 channels of 3x3; the bias is free
+    assert count_macs(nn.Conv2d(3, 4, 3), torch.zeros(1, 3, 7, 7)) == 5 * 5 * 4 * 3 * 9
+
+
+def test_a_grouped_convolution_by_hand() -> None:
+    assert count_macs(nn.Conv2d(4, 8, 3, groups=2), torch.zeros(1, 4, 5, 5)) == 3 * 3 * 8 * 2 * 9
+
+
+def test_norms_activations_and_pooling_are_free() -> None:
+    layers = [
+        nn.BatchNorm2d(2),
+        nn.ReLU(inplace=True),
+        nn.Hardswish(),
+        nn.SiLU(),
+        nn.MaxPool2d(2),
+        nn.Dropout(),
+    ]
+    model = nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(2, 5))
+    assert count_macs(model, torch.zeros(1, 2, 4, 4)) == 10
+
+
+def test_a_larger_batch_counts_as_one() -> None:
+    assert count_macs(nn.Linear(3, 5), torch.zeros(64, 3)) == 15
+
+
+class Products(nn.Module):
+    def forward(self, left: Tensor, right: Tensor) -> Tensor:
+        both = torch.einsum("bij,bjk->bik", left, right)
+        return torch.bmm(both, right.transpose(1, 2)) + left @ torch.ones(4, 4)
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_matrix_products_of_tuple_and_dict_inputs(named: bool) -> None:
+    left, right = torch.zeros(1, 3, 4), torch.zeros(1, 4, 4)
+    inputs = {"right": right, "left": left} if named else (left, right)
+    assert count_macs(Products(), inputs) == 3 * (3 * 4 * 4)
+
+
+class Attention(nn.Module):
+    def forward(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(query, key, value)
+
+
+def test_fused_attention_counts_both_products() -> None:
+    query, key, value = torch.zeros(1, 2, 5, 8), torch.zeros(1, 2, 7, 8), torch.zeros(1, 2, 7, 3)
+    assert count_macs(Attention(), (query, key, value)) == 2 * (5 * 7 * 8 + 5 * 7 * 3)
+
+
+def test_the_fast_path_of_attention_layers_hides_nothing() -> None:
+    layer = nn.TransformerEncoderLayer(8, 2, dim_feedforward=16, batch_first=True).eval()
+    # per token: projections 4 * 64, feed-forward 2 * 128; scores and mixture 2 * 5 * 8
+    assert count_macs(layer, torch.zeros(1, 5, 8)) == 5 * (4 * 64 + 2 * 128 + 2 * 5 * 8)
+    assert torch.backends.mha.get_fastpath_enabled()
+
+
+class Distances(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.linalg.inv(x) + torch.cdist(x, x)
+
+
+def test_an_unknown_operator_is_an_error_that_names_it() -> None:
+    with pytest.raises(RuntimeError, match=r"can not count aten::cdist, aten::linalg_inv: neither counted"):
+        count_macs(Distances(), torch.eye(3)[None])
+
+
+def test_modes_are_restored_and_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.Sequential(nn.Conv2d(1, 2, 1), nn.BatchNorm2d(2), nn.Identity())
+    model[1].eval()
+    with warnings.catch_warnings(), caplog.at_level(logging.DEBUG):
+        warnings.simplefilter("error")
+        count_macs(model, torch.zeros(1, 1, 2, 2))
+    assert [m.training for m in model.modules()] == [True, True, False, True]
+    assert not caplog.records
+    assert logging.root.manager.disable == logging.NOTSET
