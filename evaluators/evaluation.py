@@ -67,7 +67,7 @@ class Evaluator(Protocol):
         ...
 
     def count_macs(self, model: nn.Module) -> int:
-        """fvcore's count for a network that reaches the front.
+        """Fvcore's count for a network that reaches the front.
 
         Raises:
             RuntimeError: If fvcore met an operator that it can not count.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 Batch = tuple[Any, Tensor]
 
@@ -66,7 +68,9 @@ def cross_entropy(outputs: Any, targets: Tensor, label_smoothing: float = 0.0) -
     if isinstance(outputs, tuple):
         main, *auxiliary = (o for o in outputs if o is not None)
         loss = F.cross_entropy(main, targets, label_smoothing=label_smoothing)
-        return loss + 0.3 * sum(F.cross_entropy(a, targets, label_smoothing=label_smoothing) for a in auxiliary)
+        return loss + 0.3 * sum(
+            F.cross_entropy(a, targets, label_smoothing=label_smoothing) for a in auxiliary
+        )
     return F.cross_entropy(outputs, targets, label_smoothing=label_smoothing)
 
 
@@ -110,8 +114,8 @@ class Task:
         pretrained: Whether ``model`` comes trained; otherwise a run trains it first.
         recipe: How to train.
         metric: Name of the metric.
-        score: ``(outputs, targets) ->`` per-sample values ``(n,)``; their mean is the metric; higher is better.
-        loss: ``(outputs, targets) ->`` scalar; cross-entropy with the recipe's label smoothing when ``None``.
+        score: ``(outputs, targets) ->`` one value per sample, ``(n,)``; the metric is their mean.
+        loss: ``(outputs, targets) ->`` scalar; cross-entropy with label smoothing when ``None``.
         initialise: Draws fresh weights in place for scratch training; every module's
             ``reset_parameters`` when ``None``.
         divisor: Default of ``--divisor``.
@@ -175,6 +179,6 @@ class TensorLoader:
 
     def __iter__(self) -> Iterator[Batch]:
         order = torch.randperm(len(self.targets)) if self.shuffle else torch.arange(len(self.targets))
-        for index in order.split(self.batch_size)[: len(self)]:
+        for index in torch.split(order, self.batch_size)[: len(self)]:
             inputs = self.inputs[index]
             yield (self.transform(inputs) if self.transform else inputs), self.targets[index]

@@ -146,13 +146,14 @@ class Result:
         if raw.pop("schema", None) != SCHEMA:
             raise ValueError(f"front.json: `schema` must be {SCHEMA}.")
         try:
-            points = {key: tuple(_point(p) for p in raw.pop(key)) for key in ("points", "dominated", "controls")}
             return cls(
+                points=tuple(_point(p) for p in raw.pop("points")),
+                dominated=tuple(_point(p) for p in raw.pop("dominated")),
+                controls=tuple(_point(p) for p in raw.pop("controls")),
                 dense=Dense(**raw.pop("dense")),
                 hypervolume=Hypervolume(**raw.pop("hypervolume")),
                 comparisons=tuple(Comparison(**c) for c in raw.pop("comparisons")),
                 warnings=tuple(raw.pop("warnings")),
-                **points,
                 **raw,
             )
         except (KeyError, TypeError) as error:

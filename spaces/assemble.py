@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
@@ -16,6 +15,8 @@ from spaces.slots import FROZEN, Slots
 from spaces.space import Space
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from numpy.typing import NDArray
 
     from spaces.slots import Owner
@@ -45,7 +46,9 @@ class _Units:
     def by_signature(self) -> dict[tuple[tuple[int, int], ...], list[int]]:
         """Units with the same number of slots in the same places are interchangeable."""
         signatures: dict[int, list[tuple[int, int]]] = {}
-        for root, owner, count in zip(self.root.tolist(), self.owner.tolist(), self.count.tolist(), strict=True):
+        for root, owner, count in zip(
+            self.root.tolist(), self.owner.tolist(), self.count.tolist(), strict=True
+        ):
             signatures.setdefault(root, []).append((owner, count))
         groups: dict[tuple[tuple[int, int], ...], list[int]] = {}
         for root, signature in signatures.items():
@@ -79,7 +82,9 @@ def assemble(
             continue
         group_of_root[members] = len(groups)
         groups.append(
-            _group(slots, roots, name, members, signature, divisor, smallest, exact=inexact.isdisjoint(members))
+            _group(
+                slots, roots, name, members, signature, divisor, smallest, exact=inexact.isdisjoint(members)
+            )
         )
     return _space(slots, _unique_names(groups), group_of_root[roots])
 
@@ -132,7 +137,13 @@ def _group(
             places.append(Member(owner.tensor, owner.dim, role, order.reshape(len(members), count)))
     channels = min(place.slots.shape[1] for place in places)
     return ChannelGroup(
-        name, len(members), divisor, channels, tuple(places), exact, max(1, math.ceil(smallest * len(members)))
+        name,
+        len(members),
+        divisor,
+        channels,
+        tuple(places),
+        exact,
+        max(1, math.ceil(smallest * len(members))),
     )
 
 

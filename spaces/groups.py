@@ -57,7 +57,9 @@ class ChannelGroup:
         if self.width < 1:
             raise ValueError(f"ChannelGroup {self.name!r}: `width` must be at least 1, got {self.width=}.")
         if self.divisor < 1:
-            raise ValueError(f"ChannelGroup {self.name!r}: `divisor` must be at least 1, got {self.divisor=}.")
+            raise ValueError(
+                f"ChannelGroup {self.name!r}: `divisor` must be at least 1, got {self.divisor=}."
+            )
 
     @property
     def step(self) -> int:
@@ -66,6 +68,6 @@ class ChannelGroup:
 
     @property
     def choices(self) -> tuple[int, ...]:
-        """Widths that a search proposes, ascending: multiples of :attr:`step` from :attr:`smallest` on, and full."""
+        """Widths that a search proposes, ascending: multiples of :attr:`step`, and full."""
         first = -(-self.smallest // self.step) * self.step
         return (*range(first, self.width, self.step), self.width)

@@ -7,7 +7,6 @@ labels are tied; connected components of those ties are what can only be removed
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +15,7 @@ from numpy.typing import NDArray
 from torch.utils.weak import WeakIdKeyDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from torch import Tensor
 
@@ -109,7 +108,7 @@ class Slots:
         """Labels of each dimension of a tensor."""
         if tensor in self._names:
             self._read.add(self._names[tensor])
-        labels: TensorLabels = self._labels.get(tensor, (None,) * tensor.dim())
+        labels: TensorLabels = self._labels[tensor] if tensor in self._labels else (None,) * tensor.dim()
         return labels
 
     def put(self, tensor: Tensor, labels: TensorLabels) -> None:
@@ -120,7 +119,7 @@ class Slots:
     # -- facts that rules state -------------------------------------------------------------------
 
     def tie(self, left: Labels, right: Labels) -> None:
-        """Corresponding slots go together; a dimension without labels has a fixed size and freezes its partner."""
+        """Corresponding slots go together; a dimension without labels freezes its partner."""
         if left is None or right is None:
             self.freeze(left, right)
         else:
@@ -141,7 +140,7 @@ class Slots:
             self._inexact.append(labels.ravel())
 
     def give_role(self, labels: Labels, role: Role) -> None:
-        """Say what a parameter's slots do; the first word counts, since activations carry these labels too."""
+        """Say what a parameter's slots do; the first word counts: activations carry these labels too."""
         if labels is not None and labels.size and labels.flat[0] != FROZEN:
             owner = int(np.searchsorted(self._starts, labels.flat[0], side="right")) - 1
             self.roles.setdefault(owner, role)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, overload
@@ -13,6 +12,8 @@ import torch
 from spaces.architecture import Architecture
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from spaces.cost import Cost
@@ -95,7 +96,9 @@ class Space:
         fitting = np.flatnonzero(self.macs(widths) <= limit)
         if not len(fitting):
             least = self.macs(self.smallest) / self.macs(self.dense)
-            raise ValueError(f"`macs` must be at least {least:.4f}, the share of the smallest widths, got {macs=}.")
+            raise ValueError(
+                f"`macs` must be at least {least:.4f}, the share of the smallest widths, got {macs=}."
+            )
         return self._architecture(self._widen(widths[fitting[-1]], wanted, limit))
 
     def ratios(self, architecture: Architecture) -> dict[str, float]:
@@ -117,11 +120,13 @@ class Space:
         widths = architecture.widths
         if set(widths) != set(self._names):
             odd = sorted(set(widths) ^ set(self._names))
-            raise ValueError(f"`architecture` must name every group of the space once, got a difference in {odd}.")
+            raise ValueError(
+                f"`architecture` must name every group of the space once, got a difference in {odd}."
+            )
         for group in self.groups:
             if not 1 <= widths[group.name] <= group.width:
                 raise ValueError(
-                    f"`architecture`: {group.name!r} keeps 1 to {group.width} units, got {widths[group.name]}."
+                    f"`architecture`: {group.name!r} keeps 1 to {group.width}, got {widths[group.name]}."
                 )
         return np.array([widths[name] for name in self._names], dtype=np.int64)
 
@@ -162,7 +167,9 @@ class Space:
             rounded[:, column] = choices[np.searchsorted(middles, ratios[:, column] * group.width)]
         return rounded
 
-    def _widen(self, widths: NDArray[np.int64], wanted: NDArray[np.float64], limit: float) -> NDArray[np.int64]:
+    def _widen(
+        self, widths: NDArray[np.int64], wanted: NDArray[np.float64], limit: float
+    ) -> NDArray[np.int64]:
         """Give single steps to the groups that are furthest below their wanted share while they fit."""
         full = np.array([group.width for group in self.groups])
         steps = np.array([group.step for group in self.groups])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 import json
 import os
-from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
@@ -17,6 +16,8 @@ from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
     from numpy.typing import NDArray
 
     from spaces.groups import Member
@@ -60,7 +61,9 @@ def masked(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> nn.Mod
     return twin
 
 
-def describe(space: Space, kept: Mapping[str, Tensor], criteria: Mapping[str, str], model: nn.Module) -> dict[str, object]:
+def describe(
+    space: Space, kept: Mapping[str, Tensor], criteria: Mapping[str, str], model: nn.Module
+) -> dict[str, object]:
     """The JSON document ``architecture.json``: everything that :func:`rebuild` needs besides the dense code.
 
     Args:
@@ -78,13 +81,17 @@ def describe(space: Space, kept: Mapping[str, Tensor], criteria: Mapping[str, st
         "kept": units,
         "criteria": dict(criteria),
         "slots": {
-            name: [{"dim": dim, "size": sizes[name][dim], "kept": index.tolist()} for dim, index in dims.items()]
+            name: [
+                {"dim": dim, "size": sizes[name][dim], "kept": index.tolist()} for dim, index in dims.items()
+            ]
             for name, dims in slots.items()
         },
     }
 
 
-def write_architecture(folder: Path, document: Mapping[str, object], weights: Mapping[str, Tensor] | None) -> None:
+def write_architecture(
+    folder: Path, document: Mapping[str, object], weights: Mapping[str, Tensor] | None
+) -> None:
     """Write ``architecture.json`` and, when given, ``weights.safetensors``; each appears whole or not at all.
 
     Args:
@@ -138,7 +145,9 @@ def _removed(space: Space, kept: Mapping[str, Tensor]) -> list[tuple[Member, NDA
         group = groups[name]
         stays = units.detach().cpu().numpy()
         if not len(stays) or stays[0] < 0 or stays[-1] >= group.width or (np.diff(stays) <= 0).any():
-            raise ValueError(f"`kept`: {name!r} needs 1 to {group.width} distinct ascending units, got {stays.tolist()}.")
+            raise ValueError(
+                f"`kept`: {name!r} needs 1 to {group.width} distinct ascending units, got {stays.tolist()}."
+            )
         if len(stays) < group.width:
             goes = np.delete(np.arange(group.width), stays)
             removed += [(member, member.slots[goes].ravel()) for member in group.members]
@@ -205,10 +214,26 @@ def _read_slots(path: Path, model: nn.Module) -> KeptSlots:
         slots: KeptSlots = {}
         for name, dims in document["slots"].items():
             for entry in dims:
-                dim, size, index = int(entry["dim"]), int(entry["size"]), np.array(entry["kept"], dtype=np.int64)
-                if name not in tensors or not 0 <= dim < tensors[name].dim() or tensors[name].shape[dim] != size:
-                    raise ValueError(f"{path}: the dense model has no {name!r} with {size} slots in dimension {dim}.")
-                if index.ndim != 1 or not len(index) or index[0] < 0 or index[-1] >= size or (np.diff(index) <= 0).any():
+                dim, size, index = (
+                    int(entry["dim"]),
+                    int(entry["size"]),
+                    np.array(entry["kept"], dtype=np.int64),
+                )
+                if (
+                    name not in tensors
+                    or not 0 <= dim < tensors[name].dim()
+                    or tensors[name].shape[dim] != size
+                ):
+                    raise ValueError(
+                        f"{path}: the dense model has no {name!r} with {size} slots in dimension {dim}."
+                    )
+                if (
+                    index.ndim != 1
+                    or not len(index)
+                    or index[0] < 0
+                    or index[-1] >= size
+                    or (np.diff(index) <= 0).any()
+                ):
                     raise ValueError(f"{path}: {name!r} must keep ascending slots below {size}.")
                 slots.setdefault(name, {})[dim] = index
     except (KeyError, TypeError, AttributeError, OverflowError, json.JSONDecodeError) as error:
@@ -217,7 +242,7 @@ def _read_slots(path: Path, model: nn.Module) -> KeptSlots:
 
 
 def _without_aliases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """safetensors refuses tensors that share memory; a tied one is stored under its first name."""
+    """Safetensors refuses tensors that share memory; a tied one is stored under its first name."""
     first: dict[tuple[int, tuple[int, ...]], str] = {}
     return {
         name: tensor.detach().cpu().contiguous()
@@ -230,8 +255,12 @@ def _load(model: nn.Module, weights: dict[str, Tensor], path: Path) -> None:
     own = model.state_dict()
     stored = _without_aliases(own)
     if set(weights) != set(stored):
-        raise ValueError(f"{path}: tensors do not fit the model, first {sorted(set(weights) ^ set(stored))[:3]}.")
+        raise ValueError(
+            f"{path}: tensors do not fit the model, first {sorted(set(weights) ^ set(stored))[:3]}."
+        )
     for name, tensor in weights.items():
         if tensor.shape != own[name].shape:
-            raise ValueError(f"{path}: {name!r} is {tuple(tensor.shape)}, the model needs {tuple(own[name].shape)}.")
+            raise ValueError(
+                f"{path}: {name!r} is {tuple(tensor.shape)}, the model needs {tuple(own[name].shape)}."
+            )
     model.load_state_dict(weights, strict=False)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import contextlib
 import copy
 import logging
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,8 +16,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from spaces.assemble import assemble
 from spaces.rules import Call, apply
 from spaces.slots import Slots
-from spaces.space import Space
 from spaces.verify import wrong_groups
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from spaces.space import Space
 
 logger = logging.getLogger(__name__)
 
@@ -62,7 +65,9 @@ def trace(
         wrong = wrong_groups(model, space, args, kwargs)
     if wrong:
         logger.warning("A cut of %s differs from the masked network; frozen.", ", ".join(wrong))
-        space = assemble(slots, divisor=divisor, smallest=smallest, include=include, exclude=(*exclude, *wrong))
+        space = assemble(
+            slots, divisor=divisor, smallest=smallest, include=include, exclude=(*exclude, *wrong)
+        )
         note = f"A cut of {', '.join(wrong)} differed from the masked network: frozen."
         space = replace(space, warnings=(*space.warnings, note))
     return space
@@ -118,7 +123,9 @@ def _follow(slots: Slots, model: nn.Module, args: tuple[Any, ...], kwargs: dict[
             _run(slots, copy.deepcopy(model), *twice, training=True)
     except Exception as error:  # a model may have no train mode; its eval mode is traced
         logger.info("Not traced in train mode: %s", error)
-        slots.warnings[f"Not traced in train mode: {str(error).splitlines()[0] if str(error) else error!r}"] = None
+        slots.warnings[
+            f"Not traced in train mode: {str(error).splitlines()[0] if str(error) else error!r}"
+        ] = None
 
 
 def _on_meta(model: nn.Module) -> nn.Module:
@@ -126,7 +133,9 @@ def _on_meta(model: nn.Module) -> nn.Module:
     memo: dict[int, Any] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         twin = torch.empty_like(tensor, device="meta")
-        memo[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+        memo[id(tensor)] = (
+            nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
+        )
     return copy.deepcopy(model, memo)
 
 
@@ -134,11 +143,11 @@ def _inputs_on_meta(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tupl
     return pytree.tree_map_only(Tensor, lambda x: x.to("meta"), (args, kwargs))  # type: ignore[no-any-return]
 
 
-class _Follow(TorchDispatchMode):
+class _Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
     """Sees every ATen operator of a forward pass and applies its rule."""
 
     def __init__(self, slots: Slots) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self._slots = slots
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from spaces.groups import ChannelGroup
-from spaces.space import Space
 from spaces.surgery import cut, masked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from spaces.groups import ChannelGroup
+    from spaces.space import Space
 
 #: Allowed difference in float64, relative to the largest output.
 _TOLERANCE = 1e-8
@@ -29,7 +32,9 @@ def wrong_groups(model: nn.Module, space: Space, args: tuple[Any, ...], kwargs: 
     return [group.name for group in check.culprits(list(space.groups))]
 
 
-def randomised(model: nn.Module, generator: torch.Generator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> nn.Module:
+def randomised(
+    model: nn.Module, generator: torch.Generator, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> nn.Module:
     """A float64 copy with random weights and BatchNorm statistics.
 
     The statistics follow the activations that one run meets, so that every layer adds about as much to the
@@ -37,16 +42,17 @@ def randomised(model: nn.Module, generator: torch.Generator, args: tuple[Any, ..
     cut, or a wrong cut for rounding.
     """
     twin = copy.deepcopy(model).cpu().double().eval()
-    hooks = []
     with torch.no_grad():
         for name, parameter in twin.named_parameters():
             noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 0
             scaled = noise * (2 / fan_in) ** 0.5 if fan_in else 0.2 * noise
             parameter.copy_(scaled if fan_in or name.endswith("bias") else 1 + scaled)
-        for module in twin.modules():
-            if isinstance(module, _NormBase) and module.running_mean is not None:
-                hooks.append(module.register_forward_pre_hook(_set_statistics(generator)))
+        hooks = [
+            module.register_forward_pre_hook(_set_statistics(generator))
+            for module in twin.modules()
+            if isinstance(module, _NormBase) and module.running_mean is not None
+        ]
         try:
             twin(*args, **kwargs)
         finally:
@@ -137,5 +143,3 @@ def _close(a: Tensor, b: Tensor) -> bool:
         return torch.equal(a, b)
     scale = b.abs().max() if b.numel() else 0
     return bool(((a - b).abs() <= _TOLERANCE * scale).all())
-
-

@@ -18,12 +18,12 @@ EVAL_BATCH = 256
 #: Of the 1,197 images that are not test, pixels from 0 to 16.
 NORMALISE = Normalise(mean=(0.305,), std=(0.376,), maximum=16.0)
 RECIPE = Recipe(
-    epochs=24,
-    finetune_epochs=6,
-    brief_epochs=2,
-    lr=0.1,
+    epochs=40,
+    finetune_epochs=12,
+    brief_epochs=3,
+    lr=0.15,
     finetune_lr=0.05,
-    batch_size=32,
+    batch_size=64,
 )
 
 

@@ -1,10 +1,12 @@
-"""SIGKILL anywhere, then the same command again: nothing finished is lost or repeated, and the result is equal."""
+"""SIGKILL anywhere, then the same again: nothing finished is lost or repeated, and the result is equal."""
 
 from __future__ import annotations
 
 import json
-import multiprocessing
+import multiprocessing.forkserver
+import os
 import signal
+import sys
 from collections import Counter
 from typing import TYPE_CHECKING
 
@@ -20,7 +22,16 @@ BUDGET = "12"
 KILLED = -signal.SIGKILL
 
 FRESH = multiprocessing.get_context("forkserver")
-FRESH.set_forkserver_preload(["driver"])
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _server() -> None:
+    """Start the server that has imported everything; it finds modules by its environment only."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+        FRESH.set_forkserver_preload(["driver"])
+        multiprocessing.forkserver.ensure_running()
+
 
 #: Point and number of the call: chosen to fall into seeds, search, promotion, finals and the end.
 KILLS = [

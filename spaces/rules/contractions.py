@@ -1,0 +1,84 @@
+"""Convolutions and matrix products: the contracted dimension vanishes, and the multiply-adds are counted."""
+
+from __future__ import annotations
+
+import math
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from spaces.rules.call import Call, rule
+
+if TYPE_CHECKING:
+    from spaces.slots import Slots, TensorLabels
+
+aten = torch.ops.aten
+
+
+@rule(aten.convolution, aten._convolution)
+def convolution(slots: Slots, call: Call) -> list[TensorLabels]:
+    """Contracts input channels; a conv group goes whole, and so does a depthwise channel."""
+    data, weight, bias, groups = call["input"], call["weight"], call["bias"], call["groups"]
+    batch, read, *spatial = slots.of(data)
+    rows, columns, *kernel = slots.of(weight)
+    if call["transposed"]:
+        rows, columns = columns, rows
+    slots.freeze(*spatial, *kernel)
+    slots.give_role(rows, "output")
+    positions = math.prod(call.outputs[0].shape[2:]) if not call["transposed"] else math.prod(data.shape[2:])
+    size = {True: (weight.shape[1], weight.shape[0]), False: tuple(weight.shape[:2])}[call["transposed"]]
+    made = rows
+    if groups == 1:
+        slots.give_role(columns, "input")
+        slots.tie(read, columns)
+    elif read is None or rows is None or call["transposed"]:
+        slots.freeze(read, rows, columns)
+        made = None
+    else:
+        slots.freeze(columns)
+        slots.tie(read.reshape(groups, -1), rows.reshape(groups, -1)[:, :1])
+        slots.tie(rows.reshape(groups, -1), rows.reshape(groups, -1)[:, :1])
+    if bias is not None:
+        slots.give_role(slots.of(bias)[0], "bias")
+        slots.tie(slots.of(bias)[0], rows)
+    slots.count(
+        data.shape[0] * positions * math.prod(weight.shape[2:]),
+        [labels if labels is not None else n for labels, n in zip((rows, columns), size, strict=True)],
+    )
+    return [(batch, made, *(None for _ in spatial))]
+
+
+def _matrix_product(slots: Slots, left: Tensor, right: Tensor) -> TensorLabels:
+    *batch_left, rows, contracted = slots.of(left)
+    *batch_right, read, made = slots.of(right)
+    slots.give_role(made, "output")
+    slots.give_role(read, "input")
+    slots.tie(contracted, read)
+    for a, b in zip(batch_left, batch_right, strict=True):
+        if a is not None or b is not None:
+            slots.tie(a, b)
+    labels = (*batch_left, rows, contracted if contracted is not None else read, made)
+    slots.count(
+        1,
+        [n if some is None else some for some, n in zip(labels, (*left.shape, right.shape[-1]), strict=True)],
+    )
+    return (*batch_left, rows, made)
+
+
+@rule(aten.mm, aten.bmm)
+def matrix_product(slots: Slots, call: Call) -> list[TensorLabels]:
+    """Contracts the inner dimension."""
+    return [_matrix_product(slots, call["self"], call["mat2"])]
+
+
+@rule(aten.addmm)
+def linear(slots: Slots, call: Call) -> list[TensorLabels]:
+    """A linear layer: matrix product plus bias."""
+    made = _matrix_product(slots, call["mat1"], call["mat2"])
+    bias = slots.of(call["self"])
+    slots.give_role(bias[-1], "bias")
+    for labels, size, out in zip(reversed(bias), reversed(call["self"].shape), reversed(made), strict=False):
+        if size > 1:
+            slots.tie(labels, out)
+    return [made]

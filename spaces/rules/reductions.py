@@ -1,0 +1,110 @@
+"""Norms, reductions and pooling: what acts on each channel alone, and what mixes channels."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from spaces.rules.call import Call, rule
+
+if TYPE_CHECKING:
+    from spaces.slots import Slots, TensorLabels
+
+aten = torch.ops.aten
+
+
+@rule(
+    aten.native_batch_norm,
+    aten.cudnn_batch_norm,
+    aten._native_batch_norm_legit,
+    aten._native_batch_norm_legit_no_training,
+    aten._batch_norm_with_update,
+    aten._batch_norm_no_update,
+)
+def batch_norm(slots: Slots, call: Call) -> list[TensorLabels]:
+    """Acts on each channel alone: its parameters and statistics go with the channel."""
+    data, *others = call.inputs
+    labels = slots.of(data)
+    roles = {"weight": "scale", "bias": "bias", "running_mean": "statistic", "running_var": "statistic"}
+    for name, role in roles.items():
+        if isinstance(call.arguments.get(name), Tensor):
+            slots.give_role(slots.of(call[name])[0], role)  # type: ignore[arg-type]
+    for tensor in others:
+        slots.tie(labels[1], slots.of(tensor)[0])
+    return [labels]
+
+
+@rule(aten.native_layer_norm)
+def layer_norm(slots: Slots, call: Call) -> list[TensorLabels]:
+    """Mixes the values of all channels: shapes follow, values change, so the group is inexact by nature."""
+    labels = slots.of(call["input"])
+    normalized = labels[-len(call["normalized_shape"]) :]
+    for name, role in (("weight", "scale"), ("bias", "bias")):
+        if call[name] is not None:
+            for mine, theirs in zip(normalized, slots.of(call[name]), strict=True):
+                slots.give_role(theirs, role)  # type: ignore[arg-type]
+                slots.tie(mine, theirs)
+    for mine in normalized:
+        slots.mark_inexact(mine)
+    return [labels]
+
+
+@rule(
+    aten.amax,
+    aten.amin,
+    aten.mean,
+    aten.var,
+)
+def reduction(slots: Slots, call: Call) -> list[TensorLabels]:
+    """Reducing over channels would change values when some go, so those stay."""
+    return _reduced(slots, call, drops_labels=False)
+
+
+@rule(aten.sum)
+def summation(slots: Slots, call: Call) -> list[TensorLabels]:
+    """A removed channel is zero in a sum, so labels may be dropped."""
+    return _reduced(slots, call, drops_labels=True)
+
+
+def _reduced(slots: Slots, call: Call, *, drops_labels: bool) -> list[TensorLabels]:
+    labels = slots.of(call["self"])
+    dims = call.dims("dim", len(labels))
+    if not drops_labels:
+        slots.freeze(*(labels[dim] for dim in dims))
+    keepdim = bool(call.arguments.get("keepdim"))
+    return [
+        tuple(None if dim in dims else some for dim, some in enumerate(labels) if keepdim or dim not in dims)
+        for _ in call.outputs
+    ]
+
+
+@rule(aten._softmax, aten._log_softmax, aten.cumsum, aten.flip)
+def along_dim(slots: Slots, call: Call) -> list[TensorLabels]:
+    """Mixes or reorders one dimension, which therefore stays; the others act alone."""
+    labels = slots.of(call["self"])
+    dims = call.dims("dims" if "dims" in call.arguments else "dim", len(labels))
+    slots.freeze(*(labels[dim] for dim in dims))
+    return [tuple(None if dim in dims else some for dim, some in enumerate(labels))]
+
+
+@rule(
+    aten.adaptive_avg_pool2d,
+    aten._adaptive_avg_pool2d,
+    aten._adaptive_avg_pool3d,
+    aten.adaptive_max_pool2d,
+    aten.avg_pool1d,
+    aten.avg_pool2d,
+    aten.avg_pool3d,
+    aten.max_pool2d,
+    aten.max_pool2d_with_indices,
+    aten.max_pool3d_with_indices,
+    aten.upsample_bilinear2d,
+    aten.upsample_nearest2d,
+)
+def pooling(slots: Slots, call: Call) -> list[TensorLabels]:
+    """Acts on each channel alone and changes only positions, which carry no labels."""
+    *kept, _height, _width = slots.of(call.inputs[0])
+    slots.freeze(_height, _width)
+    return [(*kept, None, None) for _ in call.outputs]

@@ -1,0 +1,120 @@
+"""One contract for every sampler, and what our own one adds."""
+
+from __future__ import annotations
+
+import pytest
+from fake_problem import CRITERIA, make_encoding, make_problem
+
+from search.front import Mark, hypervolume
+from search.journal import open_journal
+from search.limits import Budget
+from search.samplers import SAMPLERS, FixedSampler, SamplerContext, population
+from search.seeds import derived_seed, num_targets, opening
+from search.study import Book, Record
+
+
+def propose(tmp_path, name, seed, *, num=14, per_group=False, encoding=None):
+    """Candidates that a study of one seed opening and ``num`` proposals evaluates."""
+    encoding = encoding or make_encoding(per_group=per_group)
+    tmp_path.mkdir(parents=True, exist_ok=True)
+    book = Book(open_journal(tmp_path), encoding.distributions)
+    evaluator = make_problem(encoding.space).evaluator
+    seeds = opening(encoding, 2, 0)
+    found = []
+    for number in range(len(seeds) + num):
+        if number < len(seeds):
+            sampler = FixedSampler(encoding.params(seeds[number].architecture, seeds[number].criterion))
+        else:
+            sampler = SAMPLERS[name](SamplerContext(encoding, derived_seed(seed, number), population=5))
+        proposal = book.ask(sampler)
+        candidate = encoding.candidate(proposal.params)
+        if number >= len(seeds):
+            found.append(candidate)
+        evaluation = evaluator.evaluate(candidate, rung=1, method="refit", seed=0).evaluation
+        record = Record(evaluation, "sampler", dict(candidate.architecture.items), dict(candidate.chosen))
+        book.tell(proposal, record)
+    return found
+
+
+@pytest.mark.parametrize("per_group", [False, True], ids=["one criterion", "one per group"])
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_every_sampler_proposes_inside_the_window_and_repeats_itself(tmp_path, name, per_group) -> None:
+    encoding = make_encoding(per_group=per_group)
+    first = propose(tmp_path / "first", name, seed=1, per_group=per_group)
+    assert all(encoding.space.macs(c.architecture) in encoding.window for c in first)
+    assert all(set(c.criteria.values()) <= set(CRITERIA) for c in first)
+    assert propose(tmp_path / "again", name, seed=1, per_group=per_group) == first
+    assert propose(tmp_path / "other", name, seed=2, per_group=per_group) != first
+
+
+def test_the_front_sampler_proposes_nothing_twice(tmp_path) -> None:
+    found = propose(tmp_path, "front", seed=0, num=30)
+    assert len({candidate.id for candidate in found}) == 30
+
+
+def test_the_front_sampler_says_widths_exactly(tmp_path) -> None:
+    encoding = make_encoding()
+    for candidate in propose(tmp_path, "front", seed=0, encoding=encoding):
+        criterion = next(iter(candidate.criteria.values()), "l1")
+        assert encoding.candidate(encoding.params(candidate.architecture, criterion)) == candidate
+
+
+def test_the_front_sampler_finds_more_than_random_proposals_at_equal_evaluations(tmp_path) -> None:
+    """Medians over seeds of the hypervolume of the true score, on a landscape that rewards widths which differ."""
+    space = make_encoding().space
+    evaluator = make_problem(space).evaluator
+
+    def volume(name, seed):
+        candidates = propose(tmp_path / f"{name}{seed}", name, seed, num=30)
+        evaluations = [evaluator.evaluate(c, rung=1, method="refit", seed=0).evaluation for c in candidates]
+        return hypervolume([Mark(e.macs, e.score, e.candidate) for e in evaluations], space.macs(space.dense))
+
+    gains = sorted(volume("front", seed) - volume("random", seed) for seed in range(5))
+    assert gains[2] > 0
+
+
+def test_a_criterion_that_does_not_apply_to_a_group_is_replaced_there() -> None:
+    encoding = make_encoding(applicable={"layer0": ("l1", "random")})
+    candidate = encoding.build(encoding.space.uniform(0.5), "taylor")
+    assert dict(candidate.criteria) == {
+        "layer0": "l1",
+        "layer1": "taylor",
+        "layer2": "taylor",
+        "layer3": "taylor",
+    }
+
+
+def test_what_lies_outside_the_window_is_scaled_into_it() -> None:
+    encoding = make_encoding(window="40%:60%")
+    space = encoding.space
+    for ratio in (0.05, 0.3, 0.9, 1.0):
+        ratios = {"layer0": ratio, "layer1": ratio / 2, "layer2": ratio, "layer3": ratio}
+        assert space.macs(encoding.into_window(ratios)) in encoding.window
+    inside = dict.fromkeys(space.ratios(space.dense), 0.75)
+    assert encoding.into_window(inside) == space.nearest(inside)
+
+
+@pytest.mark.parametrize(("budget", "targets"), [("3", 1), ("12", 2), ("24", 5), ("60", 8), ("30m", 5)])
+def test_seeds_take_at_most_about_half_of_the_budget(budget: str, targets: int) -> None:
+    parsed = Budget.parse(budget)
+    assert num_targets(parsed) == targets
+    assert parsed.evaluations is None or 2 * targets <= max(2, parsed.evaluations / 2)
+
+
+def test_the_opening_covers_the_window_with_uniform_and_random_widths() -> None:
+    encoding = make_encoding()
+    space, seeds = encoding.space, opening(encoding, 5, 0)
+    assert [seed.origin for seed in seeds] == ["seed: uniform", "seed: random"] * 5
+    assert {seed.criterion for seed in seeds} == set(CRITERIA)
+    targets = [0.9, 0.725, 0.55, 0.375, 0.2]
+    for target, uniform, random in zip(targets, seeds[::2], seeds[1::2], strict=True):
+        for seed in (uniform, random):
+            macs = space.macs(seed.architecture)
+            assert macs in encoding.window
+            assert macs / space.macs(space.dense) == pytest.approx(target, abs=0.08)
+    assert opening(encoding, 5, 0) == seeds
+    assert opening(encoding, 5, 1) != seeds
+
+
+def test_populations_fit_the_budget() -> None:
+    assert [population(Budget.parse(text)) for text in ("8", "40", "1000", "30m")] == [4, 10, 50, 10]

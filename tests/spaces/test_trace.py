@@ -1,0 +1,169 @@
+from __future__ import annotations
+
+import copy
+
+import nets
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from spaces import trace
+from spaces.slots import components
+
+
+def shapes(model: nn.Module, example: torch.Tensor) -> dict[str, tuple[int, int]]:
+    return {group.name: (group.width, group.unit_channels) for group in trace(model, example).groups}
+
+
+def members(model: nn.Module, example: torch.Tensor, group: str) -> dict[tuple[str, int], str]:
+    found = next(g for g in trace(model, example).groups if g.name == group)
+    return {(member.tensor, member.dim): member.role for member in found.members}
+
+
+def test_every_tensor_that_a_channel_touches_is_a_member_with_its_role() -> None:
+    assert members(nets.Plain(), nets.IMAGE, "conv1") == {
+        ("conv1.weight", 0): "output",
+        ("conv1.bias", 0): "bias",
+        ("norm1.weight", 0): "scale",
+        ("norm1.bias", 0): "bias",
+        ("norm1.running_mean", 0): "statistic",
+        ("norm1.running_var", 0): "statistic",
+        ("conv2.weight", 1): "input",
+    }
+
+
+def test_a_channel_that_is_flattened_owns_a_column_per_position() -> None:
+    group = next(g for g in trace(nets.Plain(), nets.IMAGE).groups if g.name == "conv2")
+    linear = next(member for member in group.members if member.tensor == "head.weight")
+    assert group.unit_channels == 1
+    np.testing.assert_array_equal(linear.slots, np.arange(6 * 16).reshape(6, 16))
+
+
+def test_what_is_added_goes_together() -> None:
+    assert shapes(nets.Residual(), nets.IMAGE) == {"stem": (8, 1), "inner": (12, 1)}
+    assert members(nets.Residual(), nets.IMAGE, "stem") == {
+        ("stem.weight", 0): "output",
+        ("stem.bias", 0): "bias",
+        ("inner.weight", 1): "input",
+        ("outer.weight", 0): "output",
+        ("outer.bias", 0): "bias",
+        ("head.weight", 1): "input",
+    }
+
+
+def test_a_conv_group_is_one_unit() -> None:
+    assert shapes(nets.Grouped(), nets.IMAGE) == {"enter": (4, 2)}
+
+
+def test_zero_padded_channels_stay_and_the_others_go_with_their_shortcut() -> None:
+    assert shapes(nets.OptionA(), nets.IMAGE) == {"stem": (8, 1)}
+
+
+def test_a_tied_weight_ties_its_dimensions() -> None:
+    assert shapes(nets.Tied(), nets.VECTOR) == {"enter": (10, 1)}
+
+
+def test_a_shuffle_and_a_split_leave_units_that_keep_both_halves_equal() -> None:
+    (group,) = trace(nets.Shuffled(), nets.IMAGE).groups
+    assert group.name == "stem"
+    assert group.width >= 2
+
+
+def test_a_head_that_only_trains_is_coupled_too() -> None:
+    assert ("aux.weight", 1) in members(nets.AuxiliaryHead(), nets.VECTOR, "stem")
+
+
+def test_an_operator_without_a_rule_freezes_its_input_and_is_named() -> None:
+    space = trace(nets.Sorted(), nets.VECTOR)
+    assert space.groups == ()
+    assert any("aten.sort" in warning for warning in space.warnings)
+
+
+def test_a_group_whose_cut_can_not_run_is_frozen_and_named() -> None:
+    space = trace(nets.Baked(), nets.VECTOR)
+    assert "enter" not in [group.name for group in space.groups]
+    assert {"head", "free"} >= {group.name for group in space.groups} > set()
+    assert any("enter" in warning for warning in space.warnings)
+
+
+def test_a_cut_that_is_silently_wrong_is_frozen() -> None:
+    class MeanOverChannels(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter = nn.Linear(6, 8)
+            self.head = nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.enter(x).relu()
+            return self.head(x / x.shape[1])  # the width enters the numbers through Python
+
+    assert trace(MeanOverChannels(), nets.VECTOR).groups == ()
+
+
+def test_a_norm_over_channels_makes_a_group_inexact() -> None:
+    (group,) = trace(nets.Normed(), nets.VECTOR).groups
+    assert not group.exact
+
+
+@pytest.mark.parametrize("name", nets.EXACT)
+def test_the_callers_model_and_random_state_stay_as_they_were(name: str) -> None:
+    build, example = nets.EXACT[name]
+    model = build().train()
+    before, state = copy.deepcopy(model.state_dict()), torch.random.get_rng_state()
+    trace(model, example)
+    assert model.training
+    assert torch.equal(torch.random.get_rng_state(), state)
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+    for key, value in model.state_dict().items():
+        assert torch.equal(value, before[key])
+
+
+def test_a_model_that_does_not_run_says_so() -> None:
+    with pytest.raises(ValueError, match="does not run on `example_inputs`"):
+        trace(nets.Plain(), torch.zeros(1, 5, 4, 4))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"divisor": 0}, "`divisor` must be at least 1"),
+        ({"smallest": 1.5}, r"`smallest` must be in \[0, 1\]"),
+    ],
+)
+def test_options_are_checked(options: dict[str, float], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        trace(nets.Plain(), nets.IMAGE, **options)  # type: ignore[arg-type]
+
+
+def test_include_and_exclude_take_patterns() -> None:
+    def names(**options: list[str]) -> list[str]:
+        return [group.name for group in trace(nets.Plain(), nets.IMAGE, **options).groups]
+
+    assert names() == ["conv1", "conv2"]
+    assert names(include=["*1"]) == ["conv1"]
+    assert names(exclude=["*1"]) == ["conv2"]
+
+
+def test_inputs_may_be_a_tuple_or_a_dict() -> None:
+    class TwoInputs(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.b, self.head = nn.Linear(6, 4), nn.Linear(6, 4), nn.Linear(4, 2)
+
+        def forward(self, x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+            return self.head((self.a(x) * self.b(y)).relu())
+
+    by_tuple = trace(TwoInputs(), (nets.VECTOR, nets.VECTOR))
+    by_name = trace(TwoInputs(), {"y": nets.VECTOR, "x": nets.VECTOR})
+    assert [g.name for g in by_tuple.groups] == [g.name for g in by_name.groups] == ["a"]
+
+
+def test_components_are_named_by_their_smallest_label() -> None:
+    rng = np.random.default_rng(0)
+    left, right = rng.integers(0, 60, size=(2, 40))
+    expected = list(range(60))
+    for _ in range(60):  # slow reference: spread the smallest label until nothing moves
+        for a, b in zip(left, right, strict=True):
+            expected[a] = expected[b] = min(expected[a], expected[b])
+    np.testing.assert_array_equal(components(60, left, right), expected)
