@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from spaces.architecture import Architecture
     from spaces.space import Space
 
+#: Steps of MACs that promotions and parents tell apart.
+_NUM_STEPS = 16
+
 #: Targets tried, from the window's lower end upwards, to lift an architecture into it.
 _NUM_TARGETS = 16
 
@@ -42,6 +45,11 @@ class Encoding:
     criteria: tuple[str, ...]
     per_group: bool = False
     applicable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+    @property
+    def grid(self) -> int:
+        """MACs that are too few to be worth a worse score: see :func:`search.front.coarse`."""
+        return max(1, (self.window.high - self.window.low) // _NUM_STEPS)
 
     @cached_property
     def free(self) -> tuple[str, ...]:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from evaluators.candidate import Candidate
     from evaluators.evaluation import Method
+    from search.front import Mark
     from search.local import Run
     from search.study import Record
 
@@ -96,10 +97,10 @@ class Finals:
         return {kind: run.encoding.build(widths[kind], criterion) for kind in CONTROLS}
 
     def _rank_three(self) -> list[Record]:
-        """The front of rung 2, filled up with the next ranks, and the finals of earlier budgets."""
+        """The best of rung 2, spread over the window, and the finals of earlier budgets."""
         book = self._run.book
         below = {record.evaluation.candidate: record for record in book.records(2)}
-        picked = {mark.id for mark in spread(self._run.marks(2), self._run.config.final)}
+        picked = {mark.id for mark in self._spread(self._run.marks(2), self._run.config.final)}
         done = {r.evaluation.candidate for r in book.records(3) if not r.is_control}
         if done - picked:
             logger.info("finals of an earlier budget stay: %s", ", ".join(sorted(done - picked)))
@@ -116,8 +117,14 @@ class Finals:
         room = self._run.config.final
         if self._rung == 1 and self._run.budget.evaluations is not None:
             room = min(room, self._run.num_reserved // len(CONTROLS))
-        chosen = {mark.id for mark in spread(map(mark_of, points), room)}
+        if not room:
+            return []
+        chosen = {mark.id for mark in self._spread(map(mark_of, points), room)}
         return [record for record in points if record.evaluation.candidate in chosen]
+
+    def _spread(self, marks: Iterable[Mark], count: int) -> list[Mark]:
+        window = self._run.encoding.window
+        return spread(marks, count, window.low, window.high)
 
     def _contender(self, candidate: Candidate, origin: str, beside: str | None) -> Contender:
         """All methods and seeds; no records at all when one of them failed."""

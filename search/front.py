@@ -5,7 +5,7 @@ MACs are better when lower, scores when higher.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 import moocore
@@ -73,26 +73,46 @@ def hypervolume(marks: Sequence[Mark], dense_macs: int) -> float:
     return float(moocore.hypervolume(values, ref=[REFERENCE["macs"], REFERENCE["score"]], maximise=_MAXIMISE))
 
 
-def spread(marks: Iterable[Mark], count: int) -> list[Mark]:
-    """Up to ``count`` marks, front first, far apart in MACs; sorted by MACs.
+def coarse(marks: Iterable[Mark], grid: int) -> list[Mark]:
+    """The marks with MACs rounded up to multiples of ``grid``, so that a few MACs less excuse no bad score.
 
-    The ranks are gone through from the front on. Within a rank the mark with the most MACs comes
-    first where nothing is chosen yet, then always the one whose MACs are furthest from all chosen.
+    References:
+        Laumanns et al., Combining Convergence and Diversity in Evolutionary Multiobjective Optimization,
+        2002: epsilon-dominance.
+    """
+    return [replace(mark, macs=-(-mark.macs // grid) * grid) for mark in marks]
+
+
+def spread(marks: Iterable[Mark], count: int, low: int, high: int) -> list[Mark]:
+    """Up to ``count`` marks, sorted by MACs: from each of ``count`` equal bins of MACs its best.
+
+    The best of a bin has the lowest rank, then the highest score. Places of empty bins go to the lowest
+    ranks among the rest, within a rank to the mark whose MACs are furthest from all chosen.
+
+    Args:
+        marks: To choose from.
+        count: How many.
+        low: MACs where the first bin begins; what lies below belongs to it as well.
+        high: MACs where the last bin ends; what lies above belongs to it as well.
     """
     pool = sorted({mark.id: mark for mark in sorted(marks)}.values())
-    rank_of = ranks(pool)
-    chosen: list[Mark] = []
-    for rank in sorted(set(rank_of.tolist())):
-        waiting = [mark for mark, r in zip(pool, rank_of, strict=True) if r == rank]
-        while waiting and len(chosen) < count:
-            furthest = max(waiting, key=lambda mark: (_gap(mark, chosen), mark))
-            waiting.remove(furthest)
-            chosen.append(furthest)
+    rank_of = dict(zip(pool, ranks(pool).tolist(), strict=True))
+    width = max(1, high - low) / count
+    bins: dict[int, Mark] = {}
+    for mark in pool:
+        index = min(max(int((mark.macs - low) / width), 0), count - 1)
+        bins[index] = min(bins.get(index, mark), mark, key=lambda m: (rank_of[m], -m.score, m))
+    chosen = list(bins.values())
+    waiting = [mark for mark in pool if mark not in chosen]
+    while waiting and len(chosen) < count:
+        best = min(waiting, key=lambda m: (rank_of[m], -_gap(m, chosen), m))
+        waiting.remove(best)
+        chosen.append(best)
     return sorted(chosen)
 
 
 def _gap(mark: Mark, chosen: Sequence[Mark]) -> int:
-    return min((abs(mark.macs - other.macs) for other in chosen), default=0)
+    return min(abs(mark.macs - other.macs) for other in chosen)
 
 
 def _values(marks: Sequence[Mark]) -> NDArray[np.float64]:

@@ -9,7 +9,7 @@ from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
 from search.encoding import share_of
-from search.front import Mark, ranks
+from search.front import Mark, coarse, ranks
 from spaces.architecture import Architecture
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class FrontSampler(BaseSampler):
         }
         scored = [t for t in proposals if _is_parent(t)]
         marks = [Mark(int(t.values[0]), t.values[1], str(t.number)) for t in scored]
-        rank_of = ranks(marks)
+        rank_of = ranks(coarse(marks, self._encoding.grid))
         order = np.argsort(rank_of, kind="stable")
         size = max(int((rank_of == 0).sum()), _LEAST_PARENTS)
         return known, [(marks[i].macs, self._genome(scored[i])) for i in sorted(order[:size])]

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from search.front import Mark, front
+from search.front import Mark, coarse, front
 from search.limits import Budget
 from search.problem import Clock
 from search.rungs import promotable, ranked
@@ -210,7 +210,7 @@ class LocalSearch:
         if self._config.max_rung < 2 or (not rest and self._spent() < 0.5):
             return
         while True:
-            marks = self._run.marks(1)
+            marks = coarse(self._run.marks(1), self._run.encoding.grid)
             climbed = self._climbed()
             waiting = promotable(marks, climbed)
             if not waiting:

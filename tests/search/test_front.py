@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from search.front import Mark, crowding, front, hypervolume, ranks, spread
+from search.front import Mark, coarse, crowding, front, hypervolume, ranks, spread
 
 if TYPE_CHECKING:
     import random
@@ -74,19 +74,39 @@ def test_crowding_is_the_share_of_each_extent_between_the_neighbours() -> None:
     assert crowding(marks).tolist() == pytest.approx([float("inf"), 0.8 + 0.6, 0.8 + 0.5, float("inf")])
 
 
-def test_spread_takes_the_front_first_and_then_the_next_rank() -> None:
-    best = [Mark(10, 0.5, "a"), Mark(20, 0.9, "b")]
-    second = [Mark(11, 0.4, "c"), Mark(18, 0.45, "d"), Mark(30, 0.8, "e")]
-    third = [Mark(31, 0.1, "f")]
-    assert spread([*third, *second, *best], 2) == best
-    # After 10 and 20 the furthest of the next rank is 30, then 18 and 11 are 2 and 1 away.
-    assert spread([*third, *second, *best], 3) == [*best, second[2]]
-    assert spread([*third, *second, *best], 4) == [best[0], second[1], best[1], second[2]]
+def test_spread_takes_the_best_of_each_bin() -> None:
+    marks = [
+        Mark(10, 0.1, "a"),
+        Mark(14, 0.5, "b"),
+        Mark(24, 0.6, "c"),
+        Mark(26, 0.4, "d"),
+        Mark(39, 0.9, "e"),
+    ]
+    assert [mark.id for mark in spread(marks, 3, 10, 40)] == ["b", "c", "e"]
+
+
+def test_spread_fills_empty_bins_from_the_lowest_ranks_far_from_what_is_chosen() -> None:
+    marks = [
+        Mark(10, 0.1, "a"),
+        Mark(11, 0.2, "b"),
+        Mark(14, 0.5, "c"),
+        Mark(39, 0.9, "d"),
+        Mark(12, 0.1, "e"),
+    ]
+    assert [mark.id for mark in spread(marks, 3, 10, 40)] == ["a", "c", "d"]
+    assert [mark.id for mark in spread(marks, 4, 10, 40)] == ["a", "b", "c", "d"]
+    assert spread(marks, 9, 10, 40) == sorted(marks)
 
 
 @given(MARKS, st.integers(1, 8))
-def test_spread_holds_the_ends_of_the_front_and_never_repeats(marks: list[Mark], count: int) -> None:
-    chosen = spread(marks, count)
+def test_spread_ignores_order_and_never_repeats(marks: list[Mark], count: int) -> None:
+    chosen = spread(marks, count, 1, 20)
     assert len(chosen) == len(set(chosen)) == min(count, len(marks))
-    if len(marks) > count >= 2 and len(front(marks)) > count:
-        assert {m.macs for m in chosen} >= {front(marks)[0].macs, front(marks)[-1].macs}
+    assert spread(reversed(marks), count, 1, 20) == chosen
+
+
+@given(MARKS)
+def test_a_coarse_front_has_one_place_for_each_step_of_macs(marks: list[Mark]) -> None:
+    steps = [mark.macs for mark in coarse(marks, 5)]
+    assert steps == [5 * ((mark.macs + 4) // 5) for mark in marks]
+    assert len(front(coarse(marks, 5))) <= 4
