@@ -18,7 +18,7 @@ import torchvision
 from rich.console import Console
 from rich.table import Table
 
-from evaluators.models import cifar_resnet
+from evaluators.models import CIFAR_MODELS
 from search.result import Result
 from spaces import cut, trace
 from spaces.verify import random_kept
@@ -49,7 +49,7 @@ def main() -> None:
     densenet = torchvision.models.densenet121(weights=None)
     table.add_row("trace DenseNet-121 at 224, verified", f"{seconds(lambda: trace(densenet, image), 3):.2f} s", "< 5 s")
 
-    resnet56 = cifar_resnet("resnet56")
+    resnet56 = CIFAR_MODELS["resnet56"]()
     small = trace(resnet56, image[..., :32, :32])
     kept = random_kept(small.groups, generator)
     table.add_row("cut ResNet-56", f"{1e3 * seconds(lambda: cut(resnet56, small, kept), 20):.1f} ms", "< 50 ms")

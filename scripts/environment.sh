@@ -1,5 +1,7 @@
 # Sourced by quickstart.sh and test.sh: the project's root, its virtual environment, one-line errors.
 
+# shellcheck shell=bash
+
 root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
 name="$(basename "$0")"
 
