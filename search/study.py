@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
-    from optuna.storages import JournalStorage
+    from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
 Params = dict[str, float | str]
@@ -98,7 +98,7 @@ class Book:
         distributions: Of the parameters of rung 1.
     """
 
-    def __init__(self, storage: JournalStorage, distributions: dict[str, BaseDistribution]) -> None:
+    def __init__(self, storage: BaseStorage, distributions: dict[str, BaseDistribution]) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._storage = storage
         self._distributions = distributions
@@ -254,7 +254,7 @@ def _name(rung: int) -> str:
     return f"rung-{rung}"
 
 
-def _open(storage: JournalStorage, rung: int, existing: set[str]) -> optuna.Study:
+def _open(storage: BaseStorage, rung: int, existing: set[str]) -> optuna.Study:
     # Loaded where it exists: `load_if_exists` would append a refused line to the journal each time.
     if _name(rung) in existing:
         return optuna.load_study(study_name=_name(rung), storage=storage)

@@ -14,6 +14,9 @@ from torchvision import datasets
 
 from evaluators.models import CifarResNet
 from evaluators.options import OptionError
+from evaluators.precision import Precision
+from evaluators.prepare import train_dense
+from evaluators.scoring import evaluate
 from evaluators.task import Recipe, Task
 from evaluators.tasks import TASKS, TaskOptions, load_task, override
 from evaluators.tasks import cifar10 as cifar10_module
@@ -478,3 +481,11 @@ def test_overrides_scale_the_fine_tunes_in_proportion() -> None:
 def test_overrides_must_be_positive(options: TaskOptions, option: str, rule: str) -> None:
     with refused(option, rule):
         override(Recipe(), options)
+
+
+def test_digits_trains_to_96_percent_on_test(tmp_path: Path) -> None:
+    task = load_task("digits", TaskOptions())
+    precision = Precision("cpu", "float32", channels_last=False, threads=1)
+    train_dense(task, precision, seed=0, folder=tmp_path)
+    task.test.unseal()
+    assert evaluate(task.model, task, task.test, precision) >= 0.96

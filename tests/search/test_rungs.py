@@ -37,6 +37,6 @@ def test_who_climbed_counts_for_good(marks: list[Mark], data: st.DataObject) -> 
 
 
 def test_equal_ranks_are_told_apart_by_crowding_then_id() -> None:
-    marks = [Mark(10, 0.1, "d"), Mark(20, 0.2, "c"), Mark(60, 0.6, "b"), Mark(70, 0.7, "a")]
+    marks = [Mark(10, 0.1, "d"), Mark(20, 0.2, "c"), Mark(30, 0.3, "b"), Mark(70, 0.7, "a")]
     assert [mark.id for _, mark in ranked(marks)] == ["a", "d", "b", "c"]
     assert promotable(marks, (), reduction=2) == ["a", "d"]

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 import pytest
 from fake_problem import CRITERIA, make_encoding, make_problem
+from optuna.storages import InMemoryStorage
 
 from search.front import Mark, hypervolume
-from search.journal import open_journal
 from search.limits import Budget
 from search.samplers import SAMPLERS, FixedSampler, SamplerContext, population
 from search.seeds import derived_seed, num_targets, opening
 from search.study import Book, Record
 
 
-def propose(tmp_path, name, seed, *, num=14, per_group=False, encoding=None):
+def propose(name, seed, *, num=14, per_group=False, encoding=None):
     """Candidates that a study of one seed opening and ``num`` proposals evaluates."""
     encoding = encoding or make_encoding(per_group=per_group)
-    tmp_path.mkdir(parents=True, exist_ok=True)
-    book = Book(open_journal(tmp_path), encoding.distributions)
+    book = Book(InMemoryStorage(), encoding.distributions)
     evaluator = make_problem(encoding.space).evaluator
     seeds = opening(encoding, 2, 0)
     found = []
@@ -38,35 +37,35 @@ def propose(tmp_path, name, seed, *, num=14, per_group=False, encoding=None):
 
 @pytest.mark.parametrize("per_group", [False, True], ids=["one criterion", "one per group"])
 @pytest.mark.parametrize("name", SAMPLERS)
-def test_every_sampler_proposes_inside_the_window_and_repeats_itself(tmp_path, name, per_group) -> None:
+def test_every_sampler_proposes_inside_the_window_and_repeats_itself(name, per_group) -> None:
     encoding = make_encoding(per_group=per_group)
     num = 3 if name == "gp" else 8  # a GP is fitted for seconds
-    first = propose(tmp_path / "first", name, seed=1, num=num, per_group=per_group)
+    first = propose(name, seed=1, num=num, per_group=per_group)
     assert all(encoding.space.macs(c.architecture) in encoding.window for c in first)
     assert all(set(c.criteria.values()) <= set(CRITERIA) for c in first)
-    assert propose(tmp_path / "again", name, seed=1, num=num, per_group=per_group) == first
-    assert propose(tmp_path / "other", name, seed=2, num=num, per_group=per_group) != first
+    assert propose(name, seed=1, num=num, per_group=per_group) == first
+    assert propose(name, seed=2, num=num, per_group=per_group) != first
 
 
-def test_the_front_sampler_proposes_nothing_twice(tmp_path) -> None:
-    found = propose(tmp_path, "front", seed=0, num=30)
+def test_the_front_sampler_proposes_nothing_twice() -> None:
+    found = propose("front", seed=0, num=30)
     assert len({candidate.id for candidate in found}) == 30
 
 
-def test_the_front_sampler_says_widths_exactly(tmp_path) -> None:
+def test_the_front_sampler_says_widths_exactly() -> None:
     encoding = make_encoding()
-    for candidate in propose(tmp_path, "front", seed=0, encoding=encoding):
+    for candidate in propose("front", seed=0, encoding=encoding):
         criterion = next(iter(candidate.criteria.values()), "l1")
         assert encoding.candidate(encoding.params(candidate.architecture, criterion)) == candidate
 
 
-def test_the_front_sampler_finds_more_than_random_proposals_at_equal_evaluations(tmp_path) -> None:
+def test_the_front_sampler_finds_more_than_random_proposals_at_equal_evaluations() -> None:
     """Median over seeds, on a landscape that rewards widths which differ."""
     space = make_encoding().space
     evaluator = make_problem(space).evaluator
 
     def volume(name, seed):
-        candidates = propose(tmp_path / f"{name}{seed}", name, seed, num=30)
+        candidates = propose(name, seed, num=30)
         evaluations = [evaluator.evaluate(c, rung=1, method="refit", seed=0).evaluation for c in candidates]
         return hypervolume([Mark(e.macs, e.score, e.candidate) for e in evaluations], space.macs(space.dense))
 
