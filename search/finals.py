@@ -72,18 +72,19 @@ class Finals:
         """
         points = self._rank_three() if self._rung == 3 else self._non_dominated()
         self._expect(points)
-        contenders = [self._contender(record.candidate, record.origin, None) for record in points]
-        contenders += [
-            self._contender(candidate, f"control: {kind}", record.evaluation.candidate)
-            for record in self._with_controls(points)
-            for kind, candidate in self.controls(record).items()
-        ]
-        complete = [contender for contender in contenders if contender.records]
-        if not any(contender.control_of is None for contender in complete):
+        proposed = [self._contender(record.candidate, record.origin, None) for record in points]
+        complete = {contender.candidate.id for contender in proposed if contender.records}
+        if not complete:
             raise RuntimeError(
                 f"No candidate was evaluated on rung {self._rung}: see the journal for the failures."
             )
-        return complete
+        controls = [
+            self._contender(candidate, f"control: {kind}", record.evaluation.candidate)
+            for record in self._with_controls(points)
+            if record.evaluation.candidate in complete
+            for kind, candidate in self.controls(record).items()
+        ]
+        return [contender for contender in (*proposed, *controls) if contender.records]
 
     def controls(self, point: Record) -> dict[str, Candidate]:
         """Uniform and random widths with at most the point's MACs, within one step."""

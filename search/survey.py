@@ -15,6 +15,7 @@ from torch import nn
 from evaluators.calibration import SAMPLES
 from evaluators.options import OptionError
 from evaluators.precision import Precision
+from evaluators.prepare import check_criteria
 from evaluators.tasks import TaskOptions, load_task
 from evaluators.train import train
 from search.forecast import Forecast
@@ -60,6 +61,7 @@ def survey(config: RunConfig) -> Survey:
         task.model, task.example_inputs, divisor=divisor, include=config.include, exclude=config.exclude
     )
     _check_groups(config, space)
+    check_criteria(task, space, config.criteria)
     window = Window.parse(config.macs, space)
     precision = _precision(config, task.model, space.macs(space.dense))
     fingerprint = _fingerprint(task.model)

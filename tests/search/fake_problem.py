@@ -66,7 +66,8 @@ class FakeEvaluator:
 
     def _score(self, candidate, rung, method, seed):
         ratios = self.space.ratios(candidate.architecture)
-        loss = sum(s * (1 - ratios[g.name]) ** 2 for s, g in zip(SENSITIVITY, self.space.groups, strict=True))
+        groups = zip(SENSITIVITY, self.space.groups, strict=False)
+        loss = sum(sensitivity * (1 - ratios[group.name]) ** 2 for sensitivity, group in groups)
         loss += {"l1": 0.01, "taylor": 0.0, "random": 0.05}[next(iter(candidate.criteria.values()), "taylor")]
         noise = zlib.crc32(f"{candidate.id} {rung} {method} {seed}".encode()) / 2**32 - 0.5
         gain = {"refit": 1.0, "finetune": 0.6, "scratch_e": 0.7, "scratch_b": 0.65}[method]

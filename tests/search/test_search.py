@@ -155,7 +155,7 @@ def test_a_failing_candidate_is_recorded_and_counted_and_the_run_goes_on(run_fak
 
 
 def test_a_run_whose_first_evaluations_all_fail_stops_with_the_error(run_fake) -> None:
-    problem = make_problem(fail=lambda candidate, rung: True)
+    problem = make_problem(fail=lambda *_: True)
     with pytest.raises(ArithmeticError, match="was told to fail"):
         run_fake(problem=problem)
     assert len(problem.evaluator.evaluated) == 3
