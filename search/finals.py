@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import traceback
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -151,8 +150,7 @@ class Finals:
         try:
             record = run.evaluate(candidate, (self._rung, method, seed), origin, beside)
         except Exception:
-            run.book.add_failure(self._rung, candidate.id, traceback.format_exc())
-            logger.warning("candidate %s failed on rung %d", candidate.id, self._rung, exc_info=True)
+            run.book.add_failure(self._rung, candidate.id, run.failed(candidate.id, self._rung))
             return None
         run.book.add(record, run.encoding.params(candidate.architecture, candidate.criteria))
         run.progress.evaluated(record)

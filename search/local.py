@@ -95,6 +95,13 @@ class Run:
                 self.weights.keep(record, outcome.model)
         return record
 
+    def failed(self, candidate: str, rung: int) -> str:
+        """Tell and log the exception that is being handled; its traceback, for the record."""
+        trace = traceback.format_exc()
+        logger.error("candidate %s failed on rung %d\n%s", candidate, rung, trace)
+        self.progress.say(f"candidate {candidate} failed on rung {rung}: {trace.splitlines()[-1]}")
+        return trace
+
     def _may_matter(self, record: Record) -> bool:
         """Whether a network of the highest rung can still be part of the result."""
         if record.evaluation.rung == 3 or record.is_control:
@@ -171,8 +178,7 @@ class LocalSearch:
         try:
             record = run.evaluate(candidate, (1, "refit", self._config.seed), self._origin(proposal), None)
         except Exception:
-            book.tell_failed(proposal, candidate.id, traceback.format_exc())
-            logger.warning("candidate %s failed on rung 1", candidate.id, exc_info=True)
+            book.tell_failed(proposal, candidate.id, run.failed(candidate.id, 1))
             if not book.records(1) and len(book.failures(1)) >= _HOPELESS:
                 raise
             return
@@ -229,8 +235,7 @@ class LocalSearch:
         try:
             record = run.evaluate(below.candidate, (2, "finetune", self._config.seed), below.origin, None)
         except Exception:
-            book.add_failure(2, candidate, traceback.format_exc())
-            logger.warning("candidate %s failed on rung 2", candidate, exc_info=True)
+            book.add_failure(2, candidate, run.failed(candidate, 2))
             if not book.records(2) and len(book.failures(2)) >= _HOPELESS:
                 raise
             return

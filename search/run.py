@@ -19,6 +19,7 @@ from evaluators.criteria import CRITERIA
 from evaluators.ladder import Ladder
 from evaluators.options import OptionError, choose
 from evaluators.prepare import prepare, train_dense
+from evaluators.scoring import evaluate
 from evaluators.task import SealedLoader
 from search.command import INTERRUPTED, run_command
 from search.config import EXTENDABLE, RunConfig, check_equal, option_name
@@ -33,7 +34,7 @@ from search.report.words import Metric, duration
 from search.samplers import SAMPLERS
 from search.show import found_lines, plan_lines, print_result
 from search.study import RUNGS
-from search.survey import Survey, forecast, measure_epoch, survey
+from search.survey import Survey, forecast, installed_versions, measure_epoch, survey
 from spaces.surgery import rebuild
 
 if TYPE_CHECKING:
@@ -183,17 +184,19 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
         if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
     }
     folder = Path(out or f"runs/{options['task'].rpartition(':')[2]}")
-    config = _resumed(folder, given) if resume else _new(folder, options)
+    config = _resumed(folder, given) if resume else _new(options)
+    if not resume and not dry_run:
+        _check_free(folder)
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     if resume and (result := finished_result(folder, config)):
-        console.print(f"{folder} is finished; a larger --budget extends it.", highlight=False)
+        click.echo(f"{folder} is finished; a larger --budget extends it.")
         print_result(console, result, folder)
         return 0
     found = survey(config)
-    for line in found_lines(found.task.name, found.space, found.window):
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for line in (*found_lines(found.task.name, found.space, found.window), *_changed(found.config)):
+        click.echo(line)
     if dry_run:
-        _announce(console, found)
+        _announce(found)
         return 0
     if not resume:
         _create(folder, found.config)
@@ -206,13 +209,20 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
         return INTERRUPTED
 
 
-def _new(folder: Path, options: dict[str, Any]) -> RunConfig:
+def _new(options: dict[str, Any]) -> RunConfig:
     config = RunConfig(**options)
     config = replace(config, criteria=config.criteria or tuple(CRITERIA))
     _check(config)
+    return config
+
+
+def _check_free(folder: Path) -> None:
+    """Refuse a folder that exists, or that can not be made."""
     if folder.exists():
         raise OptionError("out", folder, "exists already; continue with --resume or name another folder.")
-    return config
+    parent = next(path for path in folder.absolute().parents if path.exists())
+    if not parent.is_dir() or not os.access(parent, os.W_OK):
+        raise OptionError("out", folder, f"can not be made: {parent} is no folder that can be written to.")
 
 
 def _resumed(folder: Path, given: dict[str, Any]) -> RunConfig:
@@ -241,16 +251,31 @@ def _names(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
 
 
-def _announce(console: Console, found: Survey) -> None:
-    """Say how long it will take."""
+def _announce(found: Survey) -> None:
+    """Say how good the dense network is, if it comes trained, and how long it will take."""
+    found.precision.apply()
+    task, metric = found.task, Metric(found.task.metric)
+    if task.pretrained:
+        score = evaluate(task.model, task, task.holdout, found.precision.exact)
+        click.echo(f"dense network: {metric.value(score)} {metric.title} on holdout")
     seconds = measure_epoch(found)
     plan = forecast(found, seconds)
     plan.expect(expected_counts(found.config))
-    if not found.task.pretrained:
-        dense = duration(seconds * found.task.recipe.epochs)
-        console.print(f"dense network: trained first, about {dense}", highlight=False)
+    if not task.pretrained:
+        dense = duration(seconds * task.recipe.epochs)
+        click.echo(f"dense network: trained first, about {dense}")
     for line in plan_lines(plan):
-        console.print(line, highlight=False)
+        click.echo(line)
+
+
+def _changed(config: RunConfig) -> list[str]:
+    """Libraries that are not those that the run was started with; equal results are not promised then."""
+    now = installed_versions()
+    return [
+        f"warning: {name} was {version} when the run was started, is {now.get(name, 'missing')}"
+        for name, version in config.versions.items()
+        if now.get(name) != version
+    ]
 
 
 def _create(folder: Path, config: RunConfig) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import hashlib
 import importlib.metadata
@@ -141,25 +142,25 @@ def _check_groups(config: RunConfig, space: Space) -> None:
     raise OptionError("model", config.model or "of the task", f"nothing in it can be pruned: {cause}")
 
 
+def installed_versions() -> dict[str, str]:
+    """Versions of the libraries that decide what numbers come out."""
+    found = {}
+    for name in _LIBRARIES:
+        with contextlib.suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
 def _fixed(config: RunConfig, recipe: Recipe) -> RunConfig:
     """Decided when a run starts, and kept when it is extended."""
     budget = Budget.parse(config.budget)
-    versions = {name: importlib.metadata.version(name) for name in _LIBRARIES if _is_installed(name)}
     return replace(
         config,
         num_targets=num_targets(budget),
         population=population(budget),
         recipe=asdict(recipe),
-        versions=versions,
+        versions=installed_versions(),
     )
-
-
-def _is_installed(name: str) -> bool:
-    try:
-        importlib.metadata.version(name)
-    except importlib.metadata.PackageNotFoundError:
-        return False
-    return True
 
 
 def _fingerprint(model: nn.Module) -> str:

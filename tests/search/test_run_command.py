@@ -70,10 +70,31 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def test_the_flags_are_these() -> None:
     flags = {name for parameter in run.params for name in parameter.opts}
     assert flags == {
-        "--task", "--model", "--weights", "--data-root", "--holdout", "--out", "--budget", "--max-rung",
-        "--macs", "--divisor", "--include", "--exclude", "--criterion", "--criterion-per-group", "--sampler",
-        "--final", "--final-seeds", "--seed", "--device", "--epochs", "--lr", "--batch-size", "--resume", "--dry-run",
-    }  # fmt: skip
+        "--task",
+        "--model",
+        "--weights",
+        "--data-root",
+        "--holdout",
+        "--out",
+        "--budget",
+        "--max-rung",
+        "--macs",
+        "--divisor",
+        "--include",
+        "--exclude",
+        "--criterion",
+        "--criterion-per-group",
+        "--sampler",
+        "--final",
+        "--final-seeds",
+        "--seed",
+        "--device",
+        "--epochs",
+        "--lr",
+        "--batch-size",
+        "--resume",
+        "--dry-run",
+    }
 
 
 def test_every_setting_is_an_option_and_has_its_default() -> None:
@@ -145,6 +166,13 @@ def test_bad_input_is_one_line_with_exit_code_2_and_nothing_is_written(
 def test_an_unknown_task_offers_the_nearest_names(call) -> None:
     code, _, err = call(task="digts")
     assert (code, err) == (2, "search.run: --task 'digts': unknown task; did you mean digits?\n")
+
+
+def test_a_folder_that_can_not_be_made_is_refused(call, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    code, _, err = call("--out", "file/run")
+    assert code == 2
+    assert err.startswith("search.run: --out file/run: can not be made")
 
 
 def test_a_dry_run_says_what_was_found_and_how_long_and_writes_nothing(call, tmp_path: Path) -> None:
