@@ -43,6 +43,7 @@ class Recipe:
         optimizer: ``sgd`` (momentum 0.9, Nesterov) or ``adamw``.
         weight_decay: Decay of weights; norms and biases are not decayed.
         label_smoothing: Only for the default loss.
+        final_seeds: Training seeds of each final; more give narrower error bars and cost as much more.
         warmup: Share of the steps in which the rate rises linearly before the cosine.
     """
 
@@ -55,6 +56,7 @@ class Recipe:
     optimizer: str = "sgd"
     weight_decay: float = 5e-4
     label_smoothing: float = 0.0
+    final_seeds: int = 1
     warmup: float = 0.05
 
 

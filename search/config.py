@@ -37,7 +37,7 @@ class RunConfig:
         criterion_per_group: Whether each group has a criterion of its own.
         sampler: Who proposes.
         final: Points that are trained to the end.
-        final_seeds: Training seeds of each final.
+        final_seeds: Training seeds of each final; the task's own when ``None``.
         seed: Of everything that is random.
         device: Where to compute; the best there is when ``None``.
         epochs: Of full training; the task's own when ``None``.
@@ -66,7 +66,7 @@ class RunConfig:
     criterion_per_group: bool = False
     sampler: str = "front"
     final: int = 5
-    final_seeds: int = 1
+    final_seeds: int | None = None
     seed: int = 0
     device: str | None = None
     epochs: float | None = None
@@ -78,6 +78,11 @@ class RunConfig:
     precision: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def training_seeds(self) -> range:
+        """Seeds with which the trainings of rung 3 are repeated."""
+        return range(self.seed, self.seed + (self.final_seeds or 1))
 
     def save(self, folder: Path) -> None:
         """Write ``config.json``, whole or not at all."""

@@ -59,9 +59,7 @@ class Finals:
     def __init__(self, run: Run) -> None:
         self._run = run
         self._rung = run.config.max_rung
-        self._seeds = range(
-            run.config.seed, run.config.seed + (run.config.final_seeds if self._rung == 3 else 1)
-        )
+        self._seeds = run.config.training_seeds if self._rung == 3 else (run.config.seed,)
 
     def contenders(self) -> list[Contender]:
         """Points by ascending MACs, then the controls of each.

@@ -86,5 +86,5 @@ def expected_counts(config: RunConfig) -> dict[int, int]:
     counts = {} if total is None else {1: total, 2: climbing if config.max_rung > 1 else 0}
     if config.max_rung == 3:
         networks = 3 * min(config.final, climbing)  # each point, and beside it a uniform and a random control
-        counts[3] = networks * len(METHODS[3]) * config.final_seeds
+        counts[3] = networks * len(METHODS[3]) * len(config.training_seeds)
     return counts

@@ -5,6 +5,7 @@ MACs are better when lower, scores when higher.
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
@@ -84,9 +85,10 @@ def coarse(marks: Iterable[Mark], grid: int) -> list[Mark]:
 
 
 def spread(marks: Iterable[Mark], count: int, low: int, high: int) -> list[Mark]:
-    """Up to ``count`` marks, sorted by MACs: from each of ``count`` equal bins of MACs its best.
+    """Up to ``count`` marks, sorted by MACs: from each of ``count`` bins of MACs its best.
 
-    The best of a bin has the lowest rank, then the highest score. Places of empty bins go to the lowest
+    Each bin's upper end is the same multiple of its lower one: halving a small network saves less than
+    halving a large one and costs more, so small ones lie closer. The best of a bin has the lowest rank, then the highest score. Places of empty bins go to the lowest
     ranks among the rest, within a rank to the mark whose MACs are furthest from all chosen.
 
     Args:
@@ -97,10 +99,10 @@ def spread(marks: Iterable[Mark], count: int, low: int, high: int) -> list[Mark]
     """
     pool = sorted({mark.id: mark for mark in sorted(marks)}.values())
     rank_of = dict(zip(pool, ranks(pool).tolist(), strict=True))
-    width = max(1, high - low) / count
+    per_bin = max(math.log(high / max(low, 1)), 1e-9) / count
     bins: dict[int, Mark] = {}
     for mark in pool:
-        index = min(max(int((mark.macs - low) / width), 0), count - 1)
+        index = min(max(int(math.log(mark.macs / max(low, 1)) / per_bin), 0), count - 1)
         bins[index] = min(bins.get(index, mark), mark, key=lambda m: (rank_of[m], -m.score, m))
     chosen = list(bins.values())
     waiting = [mark for mark in pool if mark not in chosen]
@@ -111,8 +113,8 @@ def spread(marks: Iterable[Mark], count: int, low: int, high: int) -> list[Mark]
     return sorted(chosen)
 
 
-def _gap(mark: Mark, chosen: Sequence[Mark]) -> int:
-    return min(abs(mark.macs - other.macs) for other in chosen)
+def _gap(mark: Mark, chosen: Sequence[Mark]) -> float:
+    return min(abs(math.log(mark.macs / other.macs)) for other in chosen)
 
 
 def _values(marks: Sequence[Mark]) -> NDArray[np.float64]:

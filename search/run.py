@@ -148,9 +148,7 @@ Examples:
     "--final-seeds",
     type=int,
     metavar="N",
-    default=1,
-    show_default=True,
-    help="Training seeds of each of them.",
+    help="Training seeds of each of them; the task's own by default (digits 3, others 1).",
 )
 @click.option(
     "--seed",

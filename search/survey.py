@@ -70,7 +70,13 @@ def survey(config: RunConfig) -> Survey:
         raise OptionError(
             "resume", config.task, "the dense network is not the one that the run was started with."
         )
-    config = replace(config, divisor=divisor, fingerprint=fingerprint, precision=precision.to_dict())
+    config = replace(
+        config,
+        divisor=divisor,
+        final_seeds=config.final_seeds or task.recipe.final_seeds,
+        fingerprint=fingerprint,
+        precision=precision.to_dict(),
+    )
     return Survey(config if config.versions else _fixed(config, task.recipe), task, space, window, precision)
 
 

@@ -34,7 +34,7 @@ class DigitsCnn(nn.Module):
         num_classes: Width of the logits.
     """
 
-    def __init__(self, widths: tuple[int, int, int] = (6, 8, 10), num_classes: int = 10) -> None:
+    def __init__(self, widths: tuple[int, int, int] = (8, 10, 12), num_classes: int = 10) -> None:
         super().__init__()
         first, second, third = widths
         self.conv1 = nn.Conv2d(1, first, 3, padding=1, bias=False)

@@ -18,12 +18,13 @@ EVAL_BATCH = 256
 #: Of the 1,197 images that are not test, pixels from 0 to 16.
 NORMALISE = Normalise(mean=(0.305,), std=(0.376,), maximum=16.0)
 RECIPE = Recipe(
-    epochs=40,
-    finetune_epochs=12,
-    brief_epochs=3,
+    epochs=16,
+    finetune_epochs=4,
+    brief_epochs=1,
     lr=0.15,
     finetune_lr=0.05,
     batch_size=64,
+    final_seeds=3,
 )
 
 

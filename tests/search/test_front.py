@@ -77,12 +77,12 @@ def test_crowding_is_the_share_of_each_extent_between_the_neighbours() -> None:
 def test_spread_takes_the_best_of_each_bin() -> None:
     marks = [
         Mark(10, 0.1, "a"),
-        Mark(14, 0.5, "b"),
-        Mark(24, 0.6, "c"),
-        Mark(26, 0.4, "d"),
-        Mark(39, 0.9, "e"),
+        Mark(19, 0.5, "b"),
+        Mark(21, 0.6, "c"),
+        Mark(39, 0.4, "d"),
+        Mark(41, 0.9, "e"),
     ]
-    assert [mark.id for mark in spread(marks, 3, 10, 40)] == ["b", "c", "e"]
+    assert [mark.id for mark in spread(marks, 3, 10, 80)] == ["b", "c", "e"]
 
 
 def test_spread_fills_empty_bins_from_the_lowest_ranks_far_from_what_is_chosen() -> None:
