@@ -47,12 +47,16 @@ def main() -> None:
     image = torch.randn(1, 3, 224, 224, generator=generator)
 
     densenet = torchvision.models.densenet121(weights=None)
-    table.add_row("trace DenseNet-121 at 224, verified", f"{seconds(lambda: trace(densenet, image), 3):.2f} s", "< 5 s")
+    table.add_row(
+        "trace DenseNet-121 at 224, verified", f"{seconds(lambda: trace(densenet, image), 3):.2f} s", "< 5 s"
+    )
 
     resnet56 = CIFAR_MODELS["resnet56"]()
     small = trace(resnet56, image[..., :32, :32])
     kept = random_kept(small.groups, generator)
-    table.add_row("cut ResNet-56", f"{1e3 * seconds(lambda: cut(resnet56, small, kept), 20):.1f} ms", "< 50 ms")
+    table.add_row(
+        "cut ResNet-56", f"{1e3 * seconds(lambda: cut(resnet56, small, kept), 20):.1f} ms", "< 50 ms"
+    )
 
     space = trace(torchvision.models.resnet50(weights=None), image)
     full = np.array([group.width for group in space.groups])
@@ -64,9 +68,15 @@ def main() -> None:
         spent = Result.load(arguments.run).seconds
         total = sum(spent.values())
         own = total - sum(spent.get(phase, 0.0) for phase in WORK)
-        table.add_row(f"neither training nor scoring, {arguments.run.name}", f"{own / total:.1%} of {total:.0f} s", "< 5%")
+        table.add_row(
+            f"neither training nor scoring, {arguments.run.name}",
+            f"{own / total:.1%} of {total:.0f} s",
+            "< 5%",
+        )
     Console(width=100).print(table)
-    print(f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}")
+    print(
+        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
+    )
 
 
 if __name__ == "__main__":

@@ -34,13 +34,17 @@ def main() -> None:
     exact = Precision.from_dict({**config.precision, "dtype": "float32", "channels_last": False})
     exact.apply()
     for smaller, larger in pairwise(result.points):
-        require(smaller.macs < larger.macs and smaller.score < larger.score, "front is sorted, none dominated")
+        require(
+            smaller.macs < larger.macs and smaller.score < larger.score, "front is sorted, none dominated"
+        )
     for point in result.points:
         target = folder / "architectures" / point.id
         model = rebuild(task.model, target)
         score, macs = evaluate(model, task, task.test, exact), count_macs(model, task.example_inputs)
         widths = json.loads((target / "architecture.json").read_text())["widths"]
-        print(f"{point.id}: test {score!r} (reported {point.saved_test!r}), {macs} MACs (reported {point.macs})")
+        print(
+            f"{point.id}: test {score!r} (reported {point.saved_test!r}), {macs} MACs (reported {point.macs})"
+        )
         require(score == point.saved_test, "test score is the reported one")
         require(macs == point.macs, "fvcore counts the reported MACs")
         require(sum(p.numel() for p in model.parameters()) == point.params, "parameters are as reported")
@@ -50,7 +54,9 @@ def main() -> None:
     counts, low = result.counts, result.counts["rung-1"] - result.counts["rung-2"]
     require(3 * low >= counts["rung-1"], "a third of the candidates stays below rung 2")
     finals = [*result.points, *result.dominated]
-    print(f"{folder}: {len(finals)} finals, {len(result.points)} on the front, evaluations {counts}: all right")
+    print(
+        f"{folder}: {len(finals)} finals, {len(result.points)} on the front, evaluations {counts}: all right"
+    )
 
 
 def require(holds: bool, fact: str) -> None:

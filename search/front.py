@@ -88,8 +88,9 @@ def spread(marks: Iterable[Mark], count: int, low: int, high: int) -> list[Mark]
     """Up to ``count`` marks, sorted by MACs: from each of ``count`` bins of MACs its best.
 
     Each bin's upper end is the same multiple of its lower one: halving a small network saves less than
-    halving a large one and costs more, so small ones lie closer. The best of a bin has the lowest rank, then the highest score. Places of empty bins go to the lowest
-    ranks among the rest, within a rank to the mark whose MACs are furthest from all chosen.
+    halving a large one and costs more, so small ones lie closer. The best of a bin has the lowest rank, then
+    the highest score. Places of empty bins go to the lowest ranks among the rest, within a rank to the mark
+    whose MACs are furthest from all chosen.
 
     Args:
         marks: To choose from.

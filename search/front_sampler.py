@@ -30,6 +30,9 @@ _MOST_STEPS = 3
 #: Share of the dense MACs between the aim and the nearest parent from which the child moves to the aim first.
 _GAP = 0.05
 
+#: Halvings of the scale with which :meth:`FrontSampler._restore` pays for a whole group.
+_BISECTIONS = 8
+
 #: Chance of each further move on the same child.
 _AGAIN = 0.4
 
@@ -43,8 +46,8 @@ class FrontSampler(BaseSampler):
     A parent is the member of the front whose MACs are nearest to a share drawn evenly from the window,
     so that all of the window is worked on; where the front has a gap at that share, it is scaled into the
     gap first. A child is a parent after one or more moves: step a width up or down, trade MACs between
-    groups, change a criterion, recombine with another parent. Children outside the window or known already
-    are drawn again.
+    groups, make a group whole at the others' cost, change a criterion, recombine with another parent.
+    Children outside the window or known already are drawn again.
 
     Unlike Optuna's NSGA-II this takes seeds as parents and has no generations, which suits budgets of
     some dozens of evaluations.
@@ -133,7 +136,7 @@ class FrontSampler(BaseSampler):
         macs = np.array([macs for macs, _ in parents])
         nearest = int(np.abs(macs - aim).argmin())
         first = parents[nearest][1]
-        moves = [self._step, self._trade, self._trade, self._recriterion]
+        moves = [self._step, self._trade, self._trade, self._restore, self._recriterion]
         child = first
         if len(parents) > 1 and self._rng.random() < 0.25:
             child = self._recombine(first, parents[self._rng.integers(len(parents))][1])
@@ -166,6 +169,24 @@ class FrontSampler(BaseSampler):
         for group in order[1:]:
             while self._macs(child) > limit and child[group] > 0:
                 child = self._moved(child, group, -1)
+        return child, criteria
+
+    def _restore(self, genome: Genome) -> Genome:
+        """One group whole, the others narrower by one scale: finds layers worth more than their MACs."""
+        widths, criteria = genome
+        group = int(self._rng.choice(self._movable))
+        smallest = tuple(len(c) - 1 if i == group else 0 for i, c in enumerate(self._choices))
+        limit = self._macs(widths)
+        if self._macs(smallest) > limit:
+            return genome
+        wanted = self._space.ratios(self._architecture(genome))
+        low, high = 0.0, 1.0
+        child = smallest
+        for _ in range(_BISECTIONS):
+            scale = (low + high) / 2
+            ratios = {n: 1.0 if n == self._names[group] else scale * r for n, r in wanted.items()}
+            trial = self._indices(self._space.nearest(ratios))
+            low, high, child = (scale, high, trial) if self._macs(trial) <= limit else (low, scale, child)
         return child, criteria
 
     def _recriterion(self, genome: Genome) -> Genome:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 SCHEMA = 1
 
@@ -35,7 +37,7 @@ class Point:
         saved_test: Test score of the very weights in the folder (one of the seeds), fp32.
         criteria: Criterion of each group that loses units.
         widths: Kept units of each group.
-        origin: Who proposed it: ``seed: uniform``, ``seed: random``, ``sampler: front``, ``control: uniform``.
+        origin: Who proposed it: ``seed: uniform``, ``sampler: front``, ``control: random`` and so on.
         control_of: For a control, the id of the point that it stands beside, at equal MACs.
     """
 
