@@ -9,8 +9,8 @@ import argparse
 import platform
 import statistics
 import time
-from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -22,6 +22,9 @@ from evaluators.models import CIFAR_MODELS
 from search.result import Result
 from spaces import cut, trace
 from spaces.verify import random_kept
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 #: Phases of a run that are training or scoring; everything else is the search's own work.
 WORK = ("dense", "prepare", "rung-1", "rung-2", "finals", "test")
@@ -74,9 +77,8 @@ def main() -> None:
             "< 5%",
         )
     Console(width=100).print(table)
-    print(
-        f"{platform.processor() or platform.machine()}, {torch.get_num_threads()} threads, torch {torch.__version__}"
-    )
+    machine = platform.processor() or platform.machine()
+    print(f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}")
 
 
 if __name__ == "__main__":
