@@ -1,6 +1,7 @@
-"""Speed of the search space: ``python scripts/bench_spaces.py [--run RUN]`` prints a table.
+"""Speed and reach of the search space: ``python scripts/bench_spaces.py [--run RUN] [--zoo]`` prints tables.
 
-Trace with its verification, cut, and costs in closed form; with ``--run``, where a finished run's time went.
+Trace with its verification, cut, and costs in closed form; with ``--run``, where a finished run's time went;
+with ``--zoo``, how much of one model of each CNN family of torchvision can go.
 """
 
 from __future__ import annotations
@@ -30,6 +31,14 @@ if TYPE_CHECKING:
 WORK = ("dense", "prepare", "rung-1", "rung-2", "finals", "test")
 
 
+#: One model of each family, and of ShuffleNet v2 two: its shuffles tie more channels in wide ones.
+ZOO = """
+alexnet vgg11_bn resnet18 resnext50_32x4d wide_resnet50_2 squeezenet1_1 densenet121 inception_v3 googlenet
+shufflenet_v2_x0_5 shufflenet_v2_x1_0 mobilenet_v2 mobilenet_v3_small mnasnet0_5 efficientnet_b0
+regnet_x_400mf regnet_y_400mf convnext_tiny
+"""
+
+
 def seconds(function: Callable[[], object], repeats: int) -> float:
     """Median wall clock after one call that warms up."""
     function()
@@ -41,9 +50,34 @@ def seconds(function: Callable[[], object], repeats: int) -> float:
     return statistics.median(times)
 
 
+def zoo_table(generator: torch.Generator) -> Table:
+    """Groups, what half widths remove, and how small each network can become."""
+    table = Table("model", "trace", "groups", "units", "half widths remove", "smallest", "frozen because")
+    for name in ZOO.split():
+        options = {"init_weights": False, "aux_logits": True} if name in ("inception_v3", "googlenet") else {}
+        model = torchvision.models.get_model(name, weights=None, **options)
+        size = 299 if name == "inception_v3" else 224
+        image = torch.randn(1, 3, size, size, generator=generator)
+        start = time.perf_counter()
+        space = trace(model, image)
+        elapsed = time.perf_counter() - start
+        dense, half, least = (space.macs(a) for a in (space.dense, space.uniform(0.5), space.smallest))
+        table.add_row(
+            name,
+            f"{elapsed:.1f} s",
+            str(len(space.groups)),
+            str(sum(group.width for group in space.groups)),
+            f"{1 - half / dense:.1%} of MACs",
+            f"{least / dense:.2%}",
+            " ".join(space.warnings) or "nothing",
+        )
+    return table
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--run", type=Path, help="finished run folder")
+    parser.add_argument("--zoo", action="store_true", help="trace one model of each CNN family")
     arguments = parser.parse_args()
     table = Table("what", "measured", "aim")
     generator = torch.Generator().manual_seed(0)
@@ -77,6 +111,8 @@ def main() -> None:
             "< 5%",
         )
     Console(width=100).print(table)
+    if arguments.zoo:
+        Console(width=100).print(zoo_table(generator))
     machine = platform.processor() or platform.machine()
     print(f"{machine}, {torch.get_num_threads()} threads, torch {torch.__version__}")
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from typing import TYPE_CHECKING
 
 import optuna
 import torch
+from deadly import kill_at
 
 import evaluators.ladder
 import search.drive
@@ -41,16 +41,7 @@ def start(arguments: Sequence[str], kill: tuple[str, int] | None) -> None:
     """Entry point of the process; exits with the command's code."""
     if kill:
         owner, name, finished_first = POINTS[kill[0]]
-        original, calls = getattr(owner, name), iter(range(1, sys.maxsize))
-
-        def deadly(*args, **kwargs):
-            number = next(calls)
-            result = original(*args, **kwargs) if number < kill[1] or finished_first else None
-            if number == kill[1]:
-                os.kill(os.getpid(), signal.SIGKILL)
-            return result
-
-        setattr(owner, name, deadly)
+        kill_at(owner, name, kill[1], finished_first=finished_first)
     with open(os.devnull, "w") as sink:
         sys.stdout = sink
         code = run_command(run, "search.run", list(arguments))

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
-import signal
-import sys
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import optuna
+from deadly import kill_at
 from fake_problem import CRITERIA, FakeEvaluator, make_encoding, make_problem
 
 import search.drive
@@ -42,20 +40,6 @@ POINTS = {
 }
 
 
-def kill_at(point: str, count: int) -> None:
-    owner, name, finished_first = POINTS[point]
-    original, calls = getattr(owner, name), iter(range(1, sys.maxsize))
-
-    def deadly(*args, **kwargs):
-        number = next(calls)
-        result = original(*args, **kwargs) if number < count or finished_first else None
-        if number == count:
-            os.kill(os.getpid(), signal.SIGKILL)
-        return result
-
-    setattr(owner, name, deadly)
-
-
 def main(folder: Path, budget: str, max_rung: int) -> None:
     if (folder / "config.json").exists():
         config = replace(RunConfig.load(folder), budget=budget)
@@ -79,5 +63,6 @@ def main(folder: Path, budget: str, max_rung: int) -> None:
 def start(folder: Path, budget: str, max_rung: int, kill: tuple[str, int] | None) -> None:
     """Entry point of the process."""
     if kill:
-        kill_at(*kill)
+        owner, name, finished_first = POINTS[kill[0]]
+        kill_at(owner, name, kill[1], finished_first=finished_first)
     main(folder, budget, max_rung)
