@@ -34,7 +34,7 @@ class Candidate:
         widths = architecture.widths
         pruned = [group.name for group in space.groups if widths[group.name] < group.width]
         return cls(
-            architecture,
+            space.ordered(architecture),
             tuple((name, criteria if isinstance(criteria, str) else criteria[name]) for name in pruned),
         )
 

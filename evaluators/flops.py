@@ -51,27 +51,28 @@ COUNTED = {
 }
 
 _ELEMENT_WISE = """
-abs add addcdiv addcmul alpha_dropout bernoulli celu clamp_max clamp_min clone cos cumsum div dropout elu
-erf exp feature_alpha_dropout feature_dropout gelu glu hardsigmoid hardswish hardtanh le leaky_relu lerp
-log log1p log_softmax logical_and logical_not logical_or lt masked_fill maximum minimum mish mul ne neg
-pow prelu rand rand_like reciprocal relu6 round rrelu rsqrt rsub selu sigmoid silu sin softmax softplus
-softsign sqrt square sub tanh threshold where
+abs add addcdiv addcmul alpha_dropout atan bernoulli celu clamp_max clamp_min clone cos cumsum div
+dropout elu erf exp feature_alpha_dropout feature_dropout gelu glu hardshrink hardsigmoid hardswish
+hardtanh isnan le leaky_relu lerp log log1p log_sigmoid log_softmax logical_and logical_not logical_or lt
+masked_fill maximum minimum mish mul nan_to_num ne neg pow prelu rand rand_like reciprocal relu6 round
+rrelu rsqrt rsub selu sigmoid sign silu sin softmax softplus softshrink softsign sqrt square sub tanh
+threshold where
 """
 _NORMS_AND_REDUCTIONS = """
-amax amin argmax argsort batch_norm group_norm instance_norm layer_norm linalg_vector_norm max mean min
-norm prod rms_norm sort std std_mean sum topk var var_mean
+amax amin argmax argsort batch_norm group_norm instance_norm layer_norm linalg_vector_norm logsumexp max
+mean min norm prod rms_norm sort std std_mean sum topk var var_mean
 """
 _POOLING_AND_RESAMPLING = """
-adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d adaptive_max_pool2d
-adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d embedding grid_sampler max_pool1d max_pool2d
-max_pool3d pad reflection_pad2d replication_pad2d upsample_bicubic2d upsample_bilinear2d
-upsample_nearest1d upsample_nearest2d
+_upsample_nearest_exact2d adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d adaptive_max_pool1d
+adaptive_max_pool2d adaptive_max_pool3d avg_pool1d avg_pool2d avg_pool3d embedding grid_sampler
+max_pool1d max_pool2d max_pool3d pad reflection_pad2d replication_pad2d upsample_bicubic2d
+upsample_bilinear2d upsample_linear1d upsample_nearest1d upsample_nearest2d
 """
 _SHAPES_AND_CONSTANTS = """
-alias broadcast_tensors channel_shuffle expand_as fill flip hstack index_select lift_fresh meshgrid
-movedim native_channel_shuffle new_ones numel numpy_T one_hot pixel_shuffle pixel_unshuffle ravel repeat
-repeat_interleave reshape_as scalar_tensor swapaxes swapdims tile tril triu unflatten unfold view_as
-vstack zero
+_weight_norm alias broadcast_tensors channel_shuffle expand_as fill flip hstack index_select lift_fresh
+meshgrid movedim native_channel_shuffle new_ones numel numpy_T one_hot pixel_shuffle pixel_unshuffle
+ravel repeat repeat_interleave reshape_as rot90 scalar_tensor scatter swapaxes swapdims tensor_split tile
+tril triu unflatten unfold view_as vstack zero
 """
 
 #: Operators that are free by convention, in-place forms included. fvcore skips some more on its own.

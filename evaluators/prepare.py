@@ -33,6 +33,8 @@ from evaluators.train import OnStep, train
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from torch import nn
+
     from evaluators.criteria import Criterion
     from evaluators.precision import Precision
     from evaluators.task import Task
@@ -81,7 +83,7 @@ def train_dense(
     if task.pretrained:
         return
     path = folder / "dense.safetensors"
-    key = _digest(task.name, asdict(task.recipe), seed, precision.to_dict(), task.model.state_dict())
+    key = fingerprint(task.name, asdict(task.recipe), seed, precision.to_dict(), task.model.state_dict())
     stored = _load(path, key)
     if stored is not None:
         task.model.load_state_dict(stored[0])
@@ -124,7 +126,7 @@ def prepare(
     criteria = [choose("criterion", name, CRITERIA) for name in criteria]
     path = folder / "scores.safetensors"
     groups = [(g.name, g.width, [(m.tensor, m.dim, m.role) for m in g.members]) for g in space.groups]
-    key = _digest(task.name, groups, list(criteria), seed, task.model.state_dict())
+    key = fingerprint(task.name, groups, list(criteria), seed, task.model.state_dict())
     stored = _load(path, key)
     if stored is None:
         flat = _score_all(task, space.groups, precision, seed, criteria)
@@ -147,8 +149,9 @@ def check_criteria(task: Task, space: Space, criteria: Sequence[str]) -> None:
         OptionError: If a criterion is unknown, or none applies to some group.
     """
     criteria = [choose("criterion", name, CRITERIA) for name in criteria]
-    state = task.model.state_dict()
-    stand_in = ScoringContext(state, state, seed=0)  # only whether they apply is asked, not for the scores
+    parameters = dict(task.model.named_parameters())
+    # Only whether they apply is asked, not for the scores.
+    stand_in = ScoringContext(_tensors(task.model), parameters, seed=0)
     found = {g.name: [c for c in criteria if _applies(CRITERIA[c], stand_in, g)] for g in space.groups}
     _refuse_bare_groups(found, criteria)
 
@@ -176,7 +179,7 @@ def _score_all(
     if not NEEDS_GRADIENTS.isdisjoint(criteria):
         gradients = gather_gradients(task, calibration_batches(task, precision.exact), precision)
         at_rest(task.model)
-    context = ScoringContext(task.model.state_dict(), gradients, seed)
+    context = ScoringContext(_tensors(task.model), gradients, seed)
     flat = {}
     for group in groups:
         for name in criteria:
@@ -202,7 +205,12 @@ def _listed(groups: Sequence[str]) -> str:
     return ", ".join(groups[:3]) + more
 
 
-def _digest(*parts: object) -> str:
+def _tensors(model: nn.Module) -> dict[str, Tensor]:
+    """Parameters and buffers by name, those that ``state_dict`` leaves out too."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def fingerprint(*parts: object) -> str:
     """Fingerprint of JSON-able values and of state dicts."""
     digest = hashlib.sha256()
     for part in parts:

@@ -18,7 +18,7 @@ class _Resettable(Protocol):
 
 
 def fresh(model: nn.Module, task: Task, seed: int) -> None:
-    """Draw new weights in place; nothing of the old ones is left.
+    """Draw new weights in place; nothing of the old parameters is left. Buffers outside norms stay.
 
     Every floating parameter is first filled with NaN, so that one which nothing draws anew is found. Then
     every module's ``reset_parameters`` runs (it also resets BatchNorm statistics), then ``task.initialise``.
@@ -36,7 +36,7 @@ def fresh(model: nn.Module, task: Task, seed: int) -> None:
         for parameter in model.parameters():
             if parameter.is_floating_point():
                 parameter.fill_(torch.nan)
-        for module in model.modules():
+        for module in reversed(list(model.modules())):  # what a parent sets in its children has the last word
             if isinstance(module, _Resettable):
                 module.reset_parameters()
         if task.initialise is not None:

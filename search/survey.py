@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import hashlib
 import importlib.metadata
 import time
 from dataclasses import asdict, dataclass, replace
@@ -14,9 +13,10 @@ from typing import TYPE_CHECKING
 from torch import nn
 
 from evaluators.calibration import SAMPLES
+from evaluators.flops import count_macs
 from evaluators.options import OptionError
 from evaluators.precision import Precision
-from evaluators.prepare import check_criteria
+from evaluators.prepare import check_criteria, fingerprint
 from evaluators.tasks import TaskOptions, load_task
 from evaluators.train import train
 from search.forecast import Forecast
@@ -62,19 +62,22 @@ def survey(config: RunConfig) -> Survey:
         task.model, task.example_inputs, divisor=divisor, include=config.include, exclude=config.exclude
     )
     _check_groups(config, space)
+    _check_cost(config, task, space)
     check_criteria(task, space, config.criteria)
     window = Window.parse(config.macs, space)
     precision = _precision(config, task.model, space.macs(space.dense))
-    fingerprint = _fingerprint(task.model)
-    if config.fingerprint and config.fingerprint != fingerprint:
+    found = _fingerprint(config, task.model)
+    if config.fingerprint and config.fingerprint != found:
         raise OptionError(
-            "resume", config.task, "the dense network is not the one that the run was started with."
+            "resume",
+            config.task,
+            "the dense network or the task file is not the one that the run was started with.",
         )
     config = replace(
         config,
         divisor=divisor,
         final_seeds=config.final_seeds or task.recipe.final_seeds,
-        fingerprint=fingerprint,
+        fingerprint=found,
         precision=precision.to_dict(),
     )
     return Survey(config if config.versions else _fixed(config, task.recipe), task, space, window, precision)
@@ -133,8 +136,10 @@ def measure_epoch(found: Survey) -> float:
 def _precision(config: RunConfig, model: nn.Module, dense_macs: int) -> Precision:
     if config.precision:
         return Precision.from_dict(config.precision)
-    convolutions = any(isinstance(module, nn.Conv1d | nn.Conv2d | nn.Conv3d) for module in model.modules())
-    return Precision.detect(config.device, dense_macs, convolutions)
+    # The layout that makes bf16 convolutions fast on CPUs exists for images only.
+    images = any(isinstance(module, nn.Conv2d) for module in model.modules())
+    volumes = any(parameter.ndim > 4 for parameter in model.parameters())
+    return Precision.detect(config.device, dense_macs, images and not volumes)
 
 
 def _check_groups(config: RunConfig, space: Space) -> None:
@@ -157,6 +162,18 @@ def installed_versions() -> dict[str, str]:
     return found
 
 
+def _check_cost(config: RunConfig, task: Task, space: Space) -> None:
+    """Find now, not after the last training, that fvcore and the closed form disagree on this model."""
+    own = space.macs(space.dense)
+    try:
+        counted = count_macs(task.model, task.example_inputs)
+    except RuntimeError as error:
+        raise OptionError("model", config.model or f"of {config.task}", str(error)) from error
+    if counted != own:
+        rule = f"fvcore counts {counted} MACs where the closed form has {own}; please report this."
+        raise OptionError("model", config.model or f"of {config.task}", rule)
+
+
 def _fixed(config: RunConfig, recipe: Recipe) -> RunConfig:
     """Decided when a run starts, and kept when it is extended."""
     budget = Budget.parse(config.budget)
@@ -169,9 +186,7 @@ def _fixed(config: RunConfig, recipe: Recipe) -> RunConfig:
     )
 
 
-def _fingerprint(model: nn.Module) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in model.state_dict().items():
-        digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        digest.update(tensor.detach().cpu().contiguous().numpy().tobytes())
-    return digest.hexdigest()[:16]
+def _fingerprint(config: RunConfig, model: nn.Module) -> str:
+    """Of what a run starts from and no option says: the dense weights, and the code of a user's own task."""
+    path = Path(config.task.rpartition(":")[0])
+    return fingerprint(path.read_text() if path.is_file() else "", model.state_dict())[:16]

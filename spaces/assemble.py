@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING
 
@@ -15,11 +15,14 @@ from spaces.slots import FROZEN, Slots
 from spaces.space import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from numpy.typing import NDArray
 
     from spaces.slots import Owner
+
+#: ``(owner, slots)`` of a unit, by owner: where it lives and how much of each place it takes.
+Signature = tuple[tuple[int, int], ...]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -43,21 +46,27 @@ class _Units:
         pairs, count = np.unique((root * len(vectors) + owner)[root != FROZEN], return_counts=True)
         return cls(*np.divmod(pairs, len(vectors)), count)
 
-    def by_signature(self) -> dict[tuple[tuple[int, int], ...], list[int]]:
+    def by_signature(self) -> dict[Signature, list[int]]:
         """Units with the same number of slots in the same places are interchangeable."""
         signatures: dict[int, list[tuple[int, int]]] = {}
         for root, owner, count in zip(
             self.root.tolist(), self.owner.tolist(), self.count.tolist(), strict=True
         ):
             signatures.setdefault(root, []).append((owner, count))
-        groups: dict[tuple[tuple[int, int], ...], list[int]] = {}
+        groups: dict[Signature, list[int]] = {}
         for root, signature in signatures.items():
             groups.setdefault(tuple(signature), []).append(root)
         return groups
 
 
 def assemble(
-    slots: Slots, *, divisor: int, smallest: float, include: Sequence[str], exclude: Sequence[str]
+    slots: Slots,
+    *,
+    divisor: int,
+    smallest: float,
+    include: Sequence[str] = (),
+    exclude: Sequence[str] = (),
+    frozen: Collection[str] = (),
 ) -> Space:
     """The space that the ties leave open.
 
@@ -66,7 +75,8 @@ def assemble(
         divisor: See :func:`spaces.trace`.
         smallest: See :func:`spaces.trace`.
         include: See :func:`spaces.trace`.
-        exclude: Patterns or names of groups that are frozen.
+        exclude: See :func:`spaces.trace`.
+        frozen: Names of groups that failed verification.
     """
     roots = slots.final_roots()
     inexact = slots.inexact_roots(roots)
@@ -75,18 +85,27 @@ def assemble(
     units = _Units.of(roots, [*owned, *seen.values()])
     groups: list[ChannelGroup] = []
     group_of_root = np.full(len(roots), -1)
-    for signature, members in units.by_signature().items():
-        # A single unit can not go, since a group keeps at least one: nothing to choose.
-        name = _name(slots, signature)
-        if len(members) == 1 or name is None or not _wanted(name, include, exclude):
+    for name, signature, members in _named(slots, units.by_signature()):
+        if name in frozen or not _wanted(name, include, exclude):
             continue
         group_of_root[members] = len(groups)
-        groups.append(
-            _group(
-                slots, roots, name, members, signature, divisor, smallest, exact=inexact.isdisjoint(members)
-            )
-        )
-    return _space(slots, _unique_names(groups), group_of_root[roots])
+        exact = inexact.isdisjoint(members)
+        groups.append(_group(slots, roots, name, members, signature, divisor, smallest, exact=exact))
+    return _space(slots, tuple(groups), group_of_root[roots])
+
+
+def _named(slots: Slots, groups: dict[Signature, list[int]]) -> Iterator[tuple[str, Signature, list[int]]]:
+    """Groups with a choice, each with a name of its own that no pattern or freezing changes.
+
+    A single unit can not go, since a group keeps at least one. The units of one tensor may fall into
+    several groups; the later ones get a number.
+    """
+    seen: dict[str, int] = {}
+    for signature, members in groups.items():
+        name = _name(slots, signature)
+        if len(members) > 1 and name is not None:
+            seen[name] = seen.get(name, 0) + 1
+            yield name if seen[name] == 1 else f"{name}#{seen[name]}", signature, members
 
 
 def _wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
@@ -94,7 +113,7 @@ def _wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
     return included and not any(fnmatchcase(name, pattern) for pattern in exclude)
 
 
-def _name(slots: Slots, signature: tuple[tuple[int, int], ...]) -> str | None:
+def _name(slots: Slots, signature: Signature) -> str | None:
     """The first tensor whose rows make the units; ``None`` where nothing does."""
     for owner, _ in signature:
         if owner < len(slots.owners) and slots.roles.get(owner) == "output":
@@ -102,23 +121,12 @@ def _name(slots: Slots, signature: tuple[tuple[int, int], ...]) -> str | None:
     return None
 
 
-def _unique_names(groups: list[ChannelGroup]) -> tuple[ChannelGroup, ...]:
-    """Units of one tensor may fall into several groups; the later ones get a number."""
-    seen: dict[str, int] = {}
-    unique = []
-    for group in groups:
-        seen[group.name] = seen.get(group.name, 0) + 1
-        number = seen[group.name]
-        unique.append(group if number == 1 else replace(group, name=f"{group.name}#{number}"))
-    return tuple(unique)
-
-
 def _group(
     slots: Slots,
     roots: NDArray[np.int64],
     name: str,
     members: list[int],
-    signature: tuple[tuple[int, int], ...],
+    signature: Signature,
     divisor: int,
     smallest: float,
     *,
@@ -166,4 +174,5 @@ def _space(slots: Slots, groups: tuple[ChannelGroup, ...], group_of: NDArray[np.
             dims.setdefault(owner.tensor, []).append(size(np.arange(owner.start, owner.start + owner.size)))
     for sizes in dims.values():
         params.add(1, sizes)
+    params.add(len(slots.scalars), [])
     return Space(groups, macs.build(), params.build(), tuple(slots.warnings))

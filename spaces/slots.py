@@ -79,6 +79,7 @@ class Slots:
         self.terms: list[MacsTerm] = []
         self.warnings: dict[str, None] = {}
         self.counting = True
+        self.scalars: set[str] = set()
         self._num_labels = 1
         self._starts: list[int] = []
         self._read: set[str] = set()
@@ -101,6 +102,8 @@ class Slots:
                 self._starts.append(self._num_labels)
                 self._num_labels += size
             self._known[name] = tuple(labels)
+            if is_parameter and tensor.dim() == 0:
+                self.scalars.add(name)
         self._labels[tensor] = self._known[name]
         self._names[tensor] = name
 

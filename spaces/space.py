@@ -111,6 +111,14 @@ class Space:
         wanted = np.array([[ratios[name] for name in self._names]])
         return self._architecture(self._rounded(wanted)[0])
 
+    def ordered(self, architecture: Architecture) -> Architecture:
+        """The same widths in the order of :attr:`groups`, which makes equal architectures equal.
+
+        Raises:
+            ValueError: As :meth:`widths_array`.
+        """
+        return self._architecture(self.widths_array(architecture))
+
     def widths_array(self, architecture: Architecture) -> NDArray[np.int64]:
         """``(groups,)`` kept widths in the order of :attr:`groups`.
 

@@ -6,10 +6,11 @@ import copy
 import json
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
@@ -52,7 +53,7 @@ def masked(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> nn.Mod
 
     What a cut must equal; the slow reference of tests and of :func:`spaces.trace`'s verification.
     """
-    twin = copy.deepcopy(model)
+    twin = duplicate(model)
     tensors = _tensors(twin)
     with torch.no_grad():
         for member, removed in _removed(space, kept):
@@ -127,8 +128,26 @@ def rebuild(dense: nn.Module | Callable[[], nn.Module], folder: str | Path) -> n
     small = _copy_with(model, _read_slots(path, model))
     weights = folder / "weights.safetensors"
     if weights.exists():
-        _load(small, load_file(weights), weights)
+        try:
+            _load(small, load_file(weights), weights)
+        except SafetensorError as error:
+            raise ValueError(f"{weights}: not a safetensors file ({error}).") from error
     return small
+
+
+def duplicate(model: nn.Module, replaced: Mapping[int, Tensor] | None = None) -> nn.Module:
+    """Deep copy of a module, also of one that keeps an activation, which ``copy.deepcopy`` refuses.
+
+    Args:
+        model: Left as it is.
+        replaced: By ``id``, tensors that take the place of the model's own.
+    """
+    memo: dict[int, Any] = {}
+    for module in model.modules():
+        for value in vars(module).values():
+            if isinstance(value, Tensor) and not value.is_leaf:
+                memo[id(value)] = value.detach().clone()
+    return copy.deepcopy(model, memo | dict(replaced or {}))
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -176,7 +195,7 @@ def _copy_with(model: nn.Module, slots: KeptSlots) -> nn.Module:
         if isinstance(tensor, nn.Parameter):
             small = nn.Parameter(small, requires_grad=tensor.requires_grad)
         replaced[id(tensor)] = small
-    twin = copy.deepcopy(model, cast("dict[int, Any]", replaced))
+    twin = duplicate(model, replaced)
     if slots:
         for module in twin.modules():
             _mend_sizes(module)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import contextlib
-import copy
 import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spaces.assemble import assemble
 from spaces.rules import Call, apply
 from spaces.slots import Slots
-from spaces.verify import wrong_groups
+from spaces.surgery import duplicate
+from spaces.verify import Arguments, twice, wrong_groups
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -57,23 +58,29 @@ def trace(
         raise ValueError(f"`divisor` must be at least 1, got {divisor=}.")
     if not 0 <= smallest <= 1:
         raise ValueError(f"`smallest` must be in [0, 1], got {smallest=}.")
-    args, kwargs = batch_of_one(*as_call(example_inputs))
-    slots = Slots()
+    whole = as_call(example_inputs)
     with _neutral():
-        _follow(slots, model, args, kwargs)
-        space = assemble(slots, divisor=divisor, smallest=smallest, include=include, exclude=exclude)
-        wrong = wrong_groups(model, space, args, kwargs)
-    if wrong:
-        logger.warning("A cut of %s differs from the masked network; frozen.", ", ".join(wrong))
-        space = assemble(
-            slots, divisor=divisor, smallest=smallest, include=include, exclude=(*exclude, *wrong)
-        )
-        note = f"A cut of {', '.join(wrong)} differed from the masked network: frozen."
-        space = replace(space, warnings=(*space.warnings, note))
-    return space
+        slots, inputs, trains = _follow(model, whole, batch_of_one(*whole))
+        frozen: set[str] = set()
+        while True:
+            space = assemble(
+                slots, divisor=divisor, smallest=smallest, include=include, exclude=exclude, frozen=frozen
+            )
+            wrong = wrong_groups(model, space, inputs, trains=trains)
+            if not wrong:
+                return _with_note(space, frozen)
+            logger.info("A cut of %s differs from the masked network: frozen.", ", ".join(wrong))
+            frozen |= set(wrong)
 
 
-def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def _with_note(space: Space, frozen: set[str]) -> Space:
+    if not frozen:
+        return space
+    note = f"A cut of {', '.join(sorted(frozen))} differed from the masked network: frozen."
+    return replace(space, warnings=(*space.warnings, note))
+
+
+def as_call(example_inputs: Any) -> Arguments:
     """Positional and keyword arguments of the call ``model(example_inputs)`` stands for."""
     if isinstance(example_inputs, dict):
         return (), example_inputs
@@ -82,7 +89,7 @@ def as_call(example_inputs: Any) -> tuple[tuple[Any, ...], dict[str, Any]]:
     return (example_inputs,), {}
 
 
-def batch_of_one(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+def batch_of_one(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     """Inputs cut to their first sample where all share a leading dimension, for costs per sample."""
     tensors = [x for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)]
     batches = {x.shape[0] for x in tensors if x.dim()}
@@ -97,50 +104,58 @@ def _neutral() -> Iterator[None]:
     fast_path = torch.backends.mha.get_fastpath_enabled()
     torch.backends.mha.set_fastpath_enabled(False)
     try:
-        with torch.random.fork_rng(), torch.no_grad():
+        # Fused attention would hide its matrix products from the dispatch mode.
+        with torch.random.fork_rng(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
             yield
     finally:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _follow(slots: Slots, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-    try:
-        _run(slots, _on_meta(model), *_inputs_on_meta(args, kwargs))
-        on_meta = True
-    except Exception as error:  # whatever a foreign forward raises on meta, the real run decides
-        logger.info("No trace on the meta device (%s); running for real.", error)
-        on_meta = False
-        try:
-            _run(slots, copy.deepcopy(model), args, kwargs)
-        except Exception as failure:
-            raise ValueError(f"The model does not run on `example_inputs`: {failure}") from failure
+def _follow(model: nn.Module, whole: Arguments, single: Arguments) -> tuple[Slots, Arguments, bool]:
+    """Labels after an eval run and a train run, the inputs that the model runs on, and whether it trains.
+
+    On the meta device where that works, else for real; with a batch of one where that works, else with the
+    inputs as they are.
+    """
+    for inputs in (single, whole):
+        for on_meta in (True, False):
+            slots = Slots()
+            try:
+                _run(slots, *_prepared(model, inputs, on_meta))
+            except Exception as error:  # a foreign forward may raise anything
+                failure = error
+                logger.info("No trace %s: %s", "on the meta device" if on_meta else "for real", error)
+                continue
+            return slots, inputs, _follow_training(slots, model, inputs, on_meta)
+    raise ValueError(f"The model does not run on `example_inputs`: {failure}") from failure
+
+
+def _follow_training(slots: Slots, model: nn.Module, inputs: Arguments, on_meta: bool) -> bool:
     slots.counting = False
-    twice = pytree.tree_map_only(Tensor, lambda x: torch.cat([x, x]) if x.dim() else x, (args, kwargs))
     try:
-        if on_meta:
-            _run(slots, _on_meta(model), *_inputs_on_meta(*twice), training=True)
-        else:
-            _run(slots, copy.deepcopy(model), *twice, training=True)
+        _run(slots, *_prepared(model, twice(inputs), on_meta), training=True)
     except Exception as error:  # a model may have no train mode; its eval mode is traced
         logger.info("Not traced in train mode: %s", error)
-        slots.warnings[
-            f"Not traced in train mode: {str(error).splitlines()[0] if str(error) else error!r}"
-        ] = None
+        first_line = (str(error).splitlines() or [repr(error)])[0]
+        slots.warnings[f"Not traced in train mode: {first_line}"] = None
+        return False
+    return True
 
 
-def _on_meta(model: nn.Module) -> nn.Module:
+def _prepared(model: nn.Module, inputs: Arguments, on_meta: bool) -> tuple[nn.Module, Arguments]:
+    if not on_meta:
+        return duplicate(model), inputs
+    return on_meta_device(model), pytree.tree_map_only(Tensor, lambda x: x.to("meta"), inputs)
+
+
+def on_meta_device(model: nn.Module) -> nn.Module:
     """A deep copy whose parameters and buffers have shapes and no numbers."""
-    memo: dict[int, Any] = {}
+    replaced: dict[int, Tensor] = {}
     for tensor in (*model.parameters(), *model.buffers()):
         twin = torch.empty_like(tensor, device="meta")
-        memo[id(tensor)] = (
-            nn.Parameter(twin, tensor.requires_grad) if isinstance(tensor, nn.Parameter) else twin
-        )
-    return copy.deepcopy(model, memo)
-
-
-def _inputs_on_meta(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
-    return pytree.tree_map_only(Tensor, lambda x: x.to("meta"), (args, kwargs))  # type: ignore[no-any-return]
+        is_parameter = isinstance(tensor, nn.Parameter)
+        replaced[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
+    return duplicate(model, replaced)
 
 
 class _Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
@@ -158,9 +173,7 @@ class _Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         return result
 
 
-def _run(
-    slots: Slots, model: nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any], *, training: bool = False
-) -> None:
+def _run(slots: Slots, model: nn.Module, inputs: Arguments, *, training: bool = False) -> None:
     """One forward pass of a copy; what the model returns is frozen."""
     model.train(training)
     for name, parameter in model.named_parameters():
@@ -169,7 +182,7 @@ def _run(
         if buffer.is_floating_point():
             slots.register(name, buffer, is_parameter=False)
     with _Follow(slots):
-        outputs = model(*args, **kwargs)
+        outputs = model(*inputs[0], **inputs[1])
     for output in pytree.tree_leaves(outputs):
         if isinstance(output, Tensor):
             slots.freeze(*slots.of(output))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import logging
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from spaces.surgery import cut, masked
+from spaces.surgery import cut, duplicate, masked
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -18,33 +18,62 @@ if TYPE_CHECKING:
     from spaces.groups import ChannelGroup
     from spaces.space import Space
 
-#: Allowed difference in float64, relative to the largest output.
-_TOLERANCE = 1e-8
+logger = logging.getLogger(__name__)
+
+#: Positional and keyword arguments of a call.
+Arguments = tuple[tuple[Any, ...], dict[str, Any]]
+
+#: Allowed difference, relative to the largest output: in float64, and in the model's own arithmetic where it
+#: does not run in float64 (a wrong cut differs by much more).
+_TOLERANCES = {torch.float64: 1e-8, None: 1e-2}
 
 
-def wrong_groups(model: nn.Module, space: Space, args: tuple[Any, ...], kwargs: dict[str, Any]) -> list[str]:
+def wrong_groups(model: nn.Module, space: Space, inputs: Arguments, *, trains: bool) -> list[str]:
     """Names of groups whose cut does not run, changes the outputs' structure, or differs from the mask.
 
     Weights are drawn at random, so that a zero-initialised layer can not hide a difference; the arithmetic
-    is float64. Groups that are inexact by nature are compared in structure only.
+    is float64 where the model runs in it. Groups that are inexact by nature are compared in structure only.
+    A cut to a single unit per group must run as well, in train mode too.
+
+    Args:
+        model: Left as it is.
+        space: Its space.
+        inputs: Positional and keyword arguments.
+        trains: Whether the model runs in train mode.
     """
-    check = _Check(model, space, args, kwargs)
-    return [group.name for group in check.culprits(list(space.groups))]
+    for dtype in _TOLERANCES:
+        try:
+            check = _Check(model, space, inputs, dtype, trains=trains)
+        except Exception as error:  # a foreign forward may raise anything
+            logger.info("Not verified in %s: %s", dtype or "the model's own arithmetic", error)
+        else:
+            return [group.name for group in check.culprits(list(space.groups))]
+    return [group.name for group in space.groups]
 
 
 def randomised(
-    model: nn.Module, generator: torch.Generator, args: tuple[Any, ...], kwargs: dict[str, Any]
+    model: nn.Module, generator: torch.Generator, inputs: Arguments, dtype: torch.dtype | None = torch.float64
 ) -> nn.Module:
-    """A float64 copy with random weights and BatchNorm statistics.
+    """A copy on the CPU with random weights and BatchNorm statistics.
 
     The statistics follow the activations that one run meets, so that every layer adds about as much to the
     output as any other: where activations grow or fade from layer to layer, rounding could pass for a wrong
     cut, or a wrong cut for rounding.
+
+    Args:
+        model: Left as it is.
+        generator: Of the numbers.
+        inputs: Positional and keyword arguments of that run.
+        dtype: Of the copy; the model's own when ``None``.
     """
-    twin = copy.deepcopy(model).cpu().double().eval()
+    twin = duplicate(model).cpu().eval()
+    twin = twin if dtype is None else twin.to(dtype)
+    args, kwargs = inputs
     with torch.no_grad():
         for name, parameter in twin.named_parameters():
-            noise = torch.randn(parameter.shape, generator=generator, dtype=parameter.dtype)
+            if not parameter.is_floating_point():
+                continue
+            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 0
             scaled = noise * (2 / fan_in) ** 0.5 if fan_in else 0.2 * noise
             parameter.copy_(scaled if fan_in or name.endswith("bias") else 1 + scaled)
@@ -85,14 +114,14 @@ def random_kept(
 
 
 class _Check:
-    def __init__(self, model: nn.Module, space: Space, args: tuple[Any, ...], kwargs: dict[str, Any]) -> None:
-        self._generator = torch.Generator().manual_seed(0)
-        self._space = space
-        self._args, self._kwargs = pytree.tree_map_only(
-            Tensor, lambda x: x.cpu().double() if x.is_floating_point() else x.cpu(), (args, kwargs)
-        )
-        self._model = randomised(model, self._generator, self._args, self._kwargs)
-        self._kept = random_kept(space.groups, self._generator)
+    def __init__(
+        self, model: nn.Module, space: Space, inputs: Arguments, dtype: torch.dtype | None, *, trains: bool
+    ) -> None:
+        generator = torch.Generator().manual_seed(0)
+        self._space, self._trains, self._tolerance = space, trains, _TOLERANCES[dtype]
+        self._inputs: Arguments = pytree.tree_map_only(Tensor, lambda x: _converted(x, dtype), inputs)
+        self._model = randomised(model, generator, self._inputs, dtype)
+        self._kept = random_kept(space.groups, generator)
 
     def culprits(self, groups: list[ChannelGroup]) -> list[ChannelGroup]:
         """Bisect: the groups that fail, alone or as the smallest set that fails together."""
@@ -106,40 +135,54 @@ class _Check:
     def _passes(self, groups: list[ChannelGroup]) -> bool:
         exact = {group.name: self._kept[group.name] for group in groups if group.exact}
         everything = {group.name: self._kept[group.name] for group in groups}
+        least = {group.name: torch.tensor([group.width - 1]) for group in groups}
         try:
             reference = self._outputs(masked(self._model, self._space, exact))
-            if not _alike(self._outputs(cut(self._model, self._space, exact)), reference):
+            if not self._alike(self._outputs(self._cut(exact)), reference, values=True):
                 return False
-            return len(exact) == len(everything) or _alike(
-                self._outputs(cut(self._model, self._space, everything)), reference, values=False
-            )
+            for kept in (everything, least):
+                if not self._alike(self._outputs(self._cut(kept)), reference, values=False):
+                    return False
+            if self._trains:
+                args, kwargs = twice(self._inputs)
+                self._cut(least).train()(*args, **kwargs)
         except Exception:  # a foreign forward may raise anything; the group that makes it raise is frozen
             return False
+        return True
+
+    def _cut(self, kept: dict[str, Tensor]) -> nn.Module:
+        return cut(self._model, self._space, kept)
 
     def _outputs(self, model: nn.Module) -> Any:
         torch.manual_seed(0)
-        return model(*self._args, **self._kwargs)
+        args, kwargs = self._inputs
+        return model(*args, **kwargs)
 
-
-def _alike(left: Any, right: Any, *, values: bool = True) -> bool:
-    """Same structure and shapes and, when asked for, the same numbers."""
-    mine, structure = pytree.tree_flatten(left)
-    theirs, other = pytree.tree_flatten(right)
-    if structure != other:
-        return False
-    for a, b in zip(mine, theirs, strict=True):
-        if isinstance(a, Tensor) != isinstance(b, Tensor):
+    def _alike(self, left: Any, right: Any, *, values: bool) -> bool:
+        """Same structure and shapes and, when asked for, the same numbers."""
+        mine, structure = pytree.tree_flatten(left)
+        theirs, other = pytree.tree_flatten(right)
+        if structure != other:
             return False
-        if isinstance(a, Tensor):
-            if a.shape != b.shape:
+        for a, b in zip(mine, theirs, strict=True):
+            if isinstance(a, Tensor) != isinstance(b, Tensor):
                 return False
-            if values and not _close(a, b):
+            if isinstance(a, Tensor) and (a.shape != b.shape or (values and not self._close(a, b))):
                 return False
-    return True
+        return True
+
+    def _close(self, a: Tensor, b: Tensor) -> bool:
+        if not a.is_floating_point():
+            return torch.equal(a, b)
+        scale = b.abs().max() if b.numel() else 0
+        return bool(((a - b).abs() <= self._tolerance * scale).all())
 
 
-def _close(a: Tensor, b: Tensor) -> bool:
-    if not a.is_floating_point():
-        return torch.equal(a, b)
-    scale = b.abs().max() if b.numel() else 0
-    return bool(((a - b).abs() <= _TOLERANCE * scale).all())
+def _converted(x: Tensor, dtype: torch.dtype | None) -> Tensor:
+    return x.cpu().to(dtype) if dtype is not None and x.is_floating_point() else x.cpu()
+
+
+def twice(inputs: Arguments) -> Arguments:
+    """A batch of two, which BatchNorm can train on."""
+    doubled: Arguments = pytree.tree_map_only(Tensor, lambda x: torch.cat([x, x]) if x.dim() else x, inputs)
+    return doubled

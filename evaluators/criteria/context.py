@@ -29,7 +29,7 @@ class ScoringContext:
     """The dense network as criteria see it; every criterion reads the same one.
 
     Attributes:
-        parameters: Parameters and buffers by their names in ``state_dict``.
+        parameters: Parameters and buffers by name.
         gradients: Gradient of the mean loss over the calibration batches, by parameter name.
         seed: For criteria that draw.
     """
@@ -68,7 +68,7 @@ class Criterion(Protocol):
 
 
 def _per_unit(tensors: Mapping[str, Tensor], group: ChannelGroup, roles: tuple[Role, ...]) -> Tensor:
-    members = [member for member in group.members if member.role in roles]
+    members = [member for member in group.members if member.role in roles and member.tensor in tensors]
     if not members:
         raise NotApplicable(f"{group.name!r} has no {' or '.join(roles)} slots.")
     rows = []

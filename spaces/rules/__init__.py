@@ -6,6 +6,7 @@ rule freezes whatever it reads and is named in ``Space.warnings``.
 
 from __future__ import annotations
 
+import logging
 from typing import TYPE_CHECKING
 
 import torch
@@ -21,19 +22,25 @@ if TYPE_CHECKING:
 
 __all__ = ["RULES", "Call", "Rule", "apply"]
 
+logger = logging.getLogger(__name__)
+
 aten = torch.ops.aten
 
 
 def apply(slots: Slots, call: Call) -> None:
     """Run the operator's rule, or freeze what it reads."""
     found = _rule_for(call.operator)
-    if found is None:
-        freeze_inputs(slots, call)
-        for output in call.outputs:
-            slots.put(output, (None,) * output.dim())
-        return
-    for output, labels in zip(call.outputs, found(slots, call), strict=False):
-        slots.put(output, labels)
+    try:
+        if found is not None:
+            for output, labels in zip(call.outputs, found(slots, call), strict=False):
+                slots.put(output, labels)
+            return
+    except (ValueError, IndexError, TypeError, AssertionError):
+        # A use that the rule's author did not think of must not stop a model that runs.
+        logger.warning("The rule of %s failed; what it reads stays whole.", call.operator, exc_info=True)
+    freeze_inputs(slots, call)
+    for output in call.outputs:
+        slots.put(output, (None,) * output.dim())
 
 
 def _rule_for(operator: OpOverload) -> Rule | None:

@@ -22,12 +22,12 @@ def convolution(slots: Slots, call: Call) -> list[TensorLabels]:
     data, weight, bias, groups = call["input"], call["weight"], call["bias"], call["groups"]
     batch, read, *spatial = slots.of(data)
     rows, columns, *kernel = slots.of(weight)
+    size = tuple(weight.shape[:2])
     if call["transposed"]:
-        rows, columns = columns, rows
+        rows, columns, size = columns, rows, size[::-1]
     slots.freeze(*spatial, *kernel)
     slots.give_role(rows, "output")
     positions = math.prod(call.outputs[0].shape[2:]) if not call["transposed"] else math.prod(data.shape[2:])
-    size = {True: (weight.shape[1], weight.shape[0]), False: tuple(weight.shape[:2])}[call["transposed"]]
     made = rows
     if groups == 1:
         slots.give_role(columns, "input")
@@ -41,7 +41,7 @@ def convolution(slots: Slots, call: Call) -> list[TensorLabels]:
         slots.tie(rows.reshape(groups, -1), rows.reshape(groups, -1)[:, :1])
     if bias is not None:
         slots.give_role(slots.of(bias)[0], "bias")
-        slots.tie(slots.of(bias)[0], rows)
+        slots.tie(slots.of(bias)[0], made)
     slots.count(
         data.shape[0] * positions * math.prod(weight.shape[2:]),
         [labels if labels is not None else n for labels, n in zip((rows, columns), size, strict=True)],

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 import torch
@@ -104,7 +105,13 @@ def along_dim(slots: Slots, call: Call) -> list[TensorLabels]:
     aten.upsample_nearest2d,
 )
 def pooling(slots: Slots, call: Call) -> list[TensorLabels]:
-    """Acts on each channel alone and changes only positions, which carry no labels."""
-    *kept, _height, _width = slots.of(call.inputs[0])
-    slots.freeze(_height, _width)
-    return [(*kept, None, None) for _ in call.outputs]
+    """Acts on each channel alone and changes only positions, whose sizes are fixed."""
+    labels = slots.of(call.inputs[0])
+    num_positions = _rank(call)
+    slots.freeze(*labels[-num_positions:])
+    return [(*labels[:-num_positions], *(None,) * num_positions) for _ in call.outputs]
+
+
+def _rank(call: Call) -> int:
+    """Dimensions of the positions: the digit in names such as ``max_pool2d_with_indices``."""
+    return int(re.findall(r"([123])d", str(call.operator))[0])

@@ -109,7 +109,6 @@ def test_every_setting_is_an_option_and_has_its_default() -> None:
         "macs",
         "sampler",
         "final",
-        "final_seeds",
         "seed",
         "data_root",
     ):

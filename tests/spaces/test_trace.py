@@ -8,8 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from spaces import trace
+from spaces import Architecture, cut, trace
 from spaces.slots import components
+from spaces.surgery import masked
+from spaces.verify import random_kept
 
 
 def shapes(model: nn.Module, example: torch.Tensor) -> dict[str, tuple[int, int]]:
@@ -157,6 +159,133 @@ def test_inputs_may_be_a_tuple_or_a_dict() -> None:
     by_tuple = trace(TwoInputs(), (nets.VECTOR, nets.VECTOR))
     by_name = trace(TwoInputs(), {"y": nets.VECTOR, "x": nets.VECTOR})
     assert [g.name for g in by_tuple.groups] == [g.name for g in by_name.groups] == ["a"]
+
+
+class TwoKinds(nn.Module):
+    """The units of ``c1`` fall into two groups, the second of which can not be cut."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.c1, self.a, self.b = nn.Conv2d(3, 12, 1), nn.Conv2d(3, 6, 1), nn.Conv2d(3, 6, 1)
+        self.head = nn.Conv2d(12, 2, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        b = self.b(x)
+        return self.head((self.c1(x) + torch.cat([self.a(x), b * b.shape[1]], dim=1)).relu())
+
+
+def test_of_two_groups_of_one_tensor_only_the_wrong_one_is_frozen() -> None:
+    space = trace(TwoKinds(), nets.IMAGE)
+    assert [group.name for group in space.groups] == ["c1"]
+    assert any("c1#2" in warning for warning in space.warnings)
+    assert [g.name for g in trace(TwoKinds(), nets.IMAGE, exclude=["c1"]).groups] == []
+
+
+def test_groups_that_are_wrong_only_together_are_frozen_beside_one_that_is_wrong_alone() -> None:
+    class Together(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.a, self.c, self.b = (nn.Linear(6, 8) for _ in range(3))
+            self.heads = nn.ModuleList([nn.Linear(8, 2) for _ in range(3)])
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, c, b = self.a(x).relu(), self.c(x).relu(), self.b(x).relu()
+            scale = 2.0 if a.shape[1] < 8 and b.shape[1] < 8 else 1.0
+            return scale * (self.heads[0](a) + self.heads[1](c / c.shape[1]) + self.heads[2](b))
+
+    names = [group.name for group in trace(Together(), nets.VECTOR).groups]
+    assert "c" not in names
+    assert not {"a", "b"} <= set(names)
+
+
+def test_macs_are_counted_once_when_the_meta_device_fails_on_the_way() -> None:
+    class LooksAtNumbers(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            x = self.enter(x)
+            return self.head(x.relu() if x.sum().item() > -1e9 else x)
+
+    space = trace(LooksAtNumbers(), nets.VECTOR)
+    assert space.macs(space.dense) == 6 * 8 + 8 * 3
+
+
+def test_a_model_that_does_not_run_in_float64_is_verified_in_its_own_arithmetic() -> None:
+    class Stubborn(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.head = nn.Linear(6, 8), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.enter(x).float().relu())
+
+    assert [group.name for group in trace(Stubborn(), nets.VECTOR).groups] == ["enter"]
+
+
+def test_scalar_and_integer_parameters_are_counted_and_left_alone() -> None:
+    model = nets.Plain()
+    model.temperature = nn.Parameter(torch.tensor(2.0))
+    model.steps = nn.Parameter(torch.arange(3), requires_grad=False)
+    space = trace(model, nets.IMAGE)
+    assert space.params(space.dense) == sum(p.numel() for p in model.parameters())
+
+
+def test_a_cut_that_can_not_train_is_frozen() -> None:
+    class FixedHead(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.aux, self.head = nn.Linear(6, 8), nn.Linear(4, 3), nn.Linear(8, 3)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor | tuple[torch.Tensor, torch.Tensor]:
+            x = self.enter(x).relu()
+            return (self.head(x), self.aux(x.view(-1, 4))) if self.training else self.head(x)
+
+    assert trace(FixedHead(), nets.VECTOR).groups == ()
+
+
+def test_a_model_that_keeps_an_activation_is_traced() -> None:
+    model = nets.Residual()
+    model.last = model.stem(nets.IMAGE)  # not a leaf: copy.deepcopy refuses it
+    assert [group.name for group in trace(model, nets.IMAGE).groups] == ["stem", "inner"]
+
+
+def test_an_input_without_a_batch_is_traced() -> None:
+    class OneImage(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 2, 3, padding=1)
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.head(self.enter(x).relu())
+
+    assert [group.name for group in trace(OneImage(), nets.IMAGE[0]).groups] == ["enter"]
+
+
+@pytest.mark.parametrize(
+    ("layers", "shape"),
+    [
+        ([nn.Conv1d(3, 8, 3), nn.AvgPool1d(2), nn.Conv1d(8, 2, 1)], (2, 3, 9)),
+        ([nn.Conv3d(3, 8, 1), nn.MaxPool3d(2), nn.Conv3d(8, 2, 1)], (2, 3, 4, 4, 4)),
+        ([nn.Conv2d(3, 8, 1), nn.ConvTranspose2d(8, 6, 3), nn.Conv2d(6, 2, 1)], (2, 3, 4, 4)),
+        ([nn.Conv2d(3, 6, 1), nn.ConvTranspose2d(6, 6, 3, groups=2), nn.Conv2d(6, 2, 1)], (2, 3, 4, 4)),
+        ([nn.Conv2d(3, 8, 1), nn.LocalResponseNorm(3), nn.Conv2d(8, 2, 1)], (2, 3, 4, 4)),
+        ([nn.Conv2d(3, 8, 1), nn.GroupNorm(2, 8), nn.Conv2d(8, 2, 1)], (2, 3, 4, 4)),
+    ],
+    ids=["conv1d", "conv3d", "transposed", "transposed-grouped", "lrn", "group-norm"],
+)
+def test_other_layers_trace_and_cuts_equal_the_masked_network(
+    layers: list[nn.Module], shape: tuple[int, ...]
+) -> None:
+    model, example = nn.Sequential(*layers).double().eval(), torch.randn(shape).double()
+    space = trace(model, example)
+    kept = random_kept(space.groups, torch.Generator().manual_seed(0))
+    torch.testing.assert_close(cut(model, space, kept)(example), masked(model, space, kept)(example))
+    small = cut(model, space, kept)
+    assert space.params(Architecture.of({g.name: len(kept[g.name]) for g in space.groups})) == sum(
+        p.numel() for p in small.parameters()
+    )
 
 
 def test_components_are_named_by_their_smallest_label() -> None:

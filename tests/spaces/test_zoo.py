@@ -42,7 +42,7 @@ def test_family(family: str) -> None:
 
     generator = torch.Generator().manual_seed(7)
     with torch.no_grad():
-        real = randomised(model, generator, (example.double(),), {})
+        real = randomised(model, generator, ((example.double(),), {}))
         kept = random_kept(space.groups, generator)
         expected = masked(real, space, kept)(example.double())
         small = cut(real, space, kept)
