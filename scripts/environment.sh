@@ -2,7 +2,7 @@
 
 # shellcheck shell=bash
 
-root="$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)"
+root="$(CDPATH="" cd -- "$(dirname "${BASH_SOURCE[0]}")/.." >/dev/null && pwd)"
 name="$(basename "$0")"
 
 # Threads that wait by spinning starve each other on small machines.
@@ -24,7 +24,7 @@ install() {
     stamp="$venv/.installed-${extras:-base}-$(cksum <"$root/pyproject.toml" | tr ' ' '-')"
     if [ ! -e "$stamp" ]; then
         echo "$name: installing into $venv (PyTorch is large: some minutes)"
-        [ -x "$venv/bin/python" ] || "$python" -m venv "$venv" ||
+        "$venv/bin/python" -m pip --version >/dev/null 2>&1 || "$python" -m venv --clear "$venv" >/dev/null 2>&1 ||
             fail "could not make $venv; on Debian and Ubuntu install python$version-venv."
         "$venv/bin/python" -m pip install --quiet --disable-pip-version-check \
             --editable "$root${extras:+[$extras]}" >"$venv/install.log" 2>&1 ||

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 BAD_INPUT = 2
-INTERRUPTED = 130
+INTERRUPTED = 1
 
 
 def run_command(command: click.Command, name: str, argv: Sequence[str] | None = None) -> int:
@@ -25,7 +25,7 @@ def run_command(command: click.Command, name: str, argv: Sequence[str] | None = 
         argv: Arguments without the program's name; those of the process when ``None``.
 
     Returns:
-        Exit code: 0 done, 2 bad input, 130 interrupted. Any other exception is a defect and propagates.
+        Exit code: 0 done, 2 bad input, 1 interrupted. Any other exception is a defect and propagates.
     """
     try:
         outcome = command.main(

@@ -114,7 +114,8 @@ class Finals:
             return points
         room = self._run.config.final
         if self._rung == 1 and self._run.budget.evaluations is not None:
-            room = min(room, self._run.num_reserved // len(CONTROLS))
+            proposed = len(self._run.marks(1)) + len(self._run.book.failures(1))
+            room = min(room, max(0, self._run.budget.evaluations - proposed) // len(CONTROLS))
         if not room:
             return []
         chosen = {mark.id for mark in self._spread(map(mark_of, points), room)}

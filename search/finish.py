@@ -202,8 +202,9 @@ def _save_front(run: Run, points: Sequence[Judged], folder: Path) -> None:
     for judged in points:
         _save(run, judged, folder / judged.contender.candidate.id)
     ids = {judged.contender.candidate.id for judged in points}
+    known = {record.evaluation.candidate for record in run.book.all_records()}
     for path in sorted(folder.iterdir()):
-        if path.name not in ids:
+        if path.name in known - ids:
             logger.info("%s is on the front no more", path.name)
             shutil.rmtree(path)
 

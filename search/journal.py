@@ -47,7 +47,7 @@ def driver_lock(folder: Path) -> Iterator[None]:
 
 
 def open_journal(folder: Path) -> JournalStorage:
-    """The run's record, for reading only; a torn last line is left out."""
+    """The run's record; a torn last line is left out. Mend the journal before the first write."""
     return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
 
 

@@ -216,15 +216,24 @@ class LocalSearch:
         if self._config.max_rung < 2 or (not rest and self._spent() < 0.5):
             return
         while True:
-            marks = coarse(self._run.marks(1), self._run.encoding.grid)
-            climbed = self._climbed()
+            climbed, beside = self._climbed()
+            free = (mark for mark in self._run.marks(1) if mark.id not in beside)
+            marks = coarse(free, self._run.encoding.grid)
             waiting = promotable(marks, climbed)
-            if not waiting:
+            if not waiting or not self._may_climb(climbed, rest):
                 return
             self._climb(waiting[0], marks)
 
-    def _climbed(self) -> set[str]:
-        return {record.evaluation.candidate for record in self._book.records(2)} | set(self._book.failures(2))
+    def _may_climb(self, climbed: set[str], rest: bool) -> bool:
+        """Rung 2 spends a time budget too; when it is over, one candidate climbs at the least."""
+        return self._run.budget.evaluations is not None or self._spent() < 1 or (rest and not climbed)
+
+    def _climbed(self) -> tuple[set[str], set[str]]:
+        """Candidates that climbed as proposals, and those that stand on rung 2 as controls only."""
+        climbed = {mark.id for mark in self._run.marks(2)}
+        controls = {r.evaluation.candidate for r in self._book.records(2) if r.is_control} - climbed
+        proposed = {mark.id for mark in self._run.marks(1)} - controls
+        return climbed | (set(self._book.failures(2)) & proposed), controls
 
     def _climb(self, candidate: str, marks: list[Mark]) -> None:
         run, book = self._run, self._book

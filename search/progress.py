@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from search.forecast import Forecast
+    from search.report.words import Metric
     from search.study import Record
 
 #: Shares of the dense MACs under which the best score so far is shown.
@@ -68,12 +69,13 @@ class Display:
         console: Where to; its being a terminal decides between the live display and plain lines.
         dense_macs: Multiply-adds of the dense network.
         forecast: Time left.
+        metric: How scores are written.
     """
 
-    def __init__(self, console: Console, dense_macs: int, forecast: Forecast) -> None:
+    def __init__(self, console: Console, dense_macs: int, forecast: Forecast, metric: Metric) -> None:
         self.console = console
         self.forecast = forecast
-        self._dense_macs = dense_macs
+        self._dense_macs, self._metric = dense_macs, metric
         self._best: dict[tuple[int, float], float] = {}
         self._what, self._since, self._steps = "starting", time.monotonic(), ""
         self._spinner = Spinner("dots")
@@ -110,11 +112,12 @@ class Display:
         for landmark in LANDMARKS:
             if share <= landmark:
                 key = evaluation.rung, landmark
-                self._best[key] = max(self._best.get(key, 0.0), evaluation.score)
+                self._best[key] = max(self._best.get(key, evaluation.score), evaluation.score)
         if not self.console.is_terminal:
+            score = self._metric.value(evaluation.score)
             self.say(
                 f"{self._counts()}  {evaluation.candidate}  {share:6.1%} MACs  "
-                f"{evaluation.method:<9} {evaluation.score:7.2%}  {record.origin}{self._left()}"
+                f"{evaluation.method:<9} {score:>7}  {record.origin}{self._left()}"
             )
 
     def say(self, line: str) -> None:
@@ -138,8 +141,9 @@ class Display:
 
     def _best_line(self) -> str:
         top = max((rung for rung, _ in self._best), default=1)
+        found = {mark: self._best.get((top, mark)) for mark in LANDMARKS}
         shown = (
-            f"{self._best[top, mark]:.2%} at {mark:.0%}" if (top, mark) in self._best else f"- at {mark:.0%}"
-            for mark in LANDMARKS
+            f"{'-' if score is None else self._metric.value(score)} at {mark:.0%}"
+            for mark, score in found.items()
         )
         return f"best on rung {top} under MACs: {', '.join(shown)}"

@@ -111,7 +111,7 @@ class Hypervolume:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """``front.json``: see shared contract in the README, *Run folder*.
+    """What ``front.json`` holds.
 
     Attributes:
         points: The front: sorted by ``macs``, none dominated, all of one rung.

@@ -176,12 +176,14 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
     finals in three ways, and writes front.json, report.html and the networks into the run folder.
     """
     options["criteria"] = _names(options["criteria"])
+    default_out = f"runs/{_task_name(options['task'])}"
+    options |= _absolute(options)
     given = {
         name: v
         for name, v in options.items()
         if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
     }
-    folder = Path(out or f"runs/{options['task'].rpartition(':')[2]}")
+    folder = Path(out or default_out)
     config = _resumed(folder, given) if resume else _new(options)
     if not resume and not dry_run:
         _check_free(folder)
@@ -227,7 +229,38 @@ def _resumed(folder: Path, given: dict[str, Any]) -> RunConfig:
     stored = RunConfig.load(folder)
     _check(replace(stored, **given))
     check_equal(stored, given)
+    _check_growth(stored, given)
     return replace(stored, **{name: value for name, value in given.items() if name in EXTENDABLE})
+
+
+def _check_growth(stored: RunConfig, given: dict[str, Any]) -> None:
+    """A run is extended, not shortened: what is recorded stays."""
+    if given.get("final", stored.final) < stored.final:
+        raise OptionError(
+            "final", given["final"], f"the run has {stored.final} finals; name as many or more."
+        )
+    before, now = Budget.parse(stored.budget), Budget.parse(given.get("budget", stored.budget))
+    fewer = (now.evaluations or 0) < (before.evaluations or 0) and now.evaluations is not None
+    shorter = (now.seconds or 0) < (before.seconds or 0) and now.seconds is not None
+    if fewer or shorter:
+        raise OptionError("budget", given["budget"], f"the run has {stored.budget}; name as much or more.")
+
+
+def _task_name(task: str) -> str:
+    """``digits``, or ``mine`` for ``path/to/mine.py:function``."""
+    path, colon, _ = task.rpartition(":")
+    return Path(path).stem if colon else task
+
+
+def _absolute(options: dict[str, Any]) -> dict[str, Any]:
+    """Paths that also hold when the run is resumed from another folder."""
+    path, colon, function = options["task"].rpartition(":")
+    found = {"data_root": os.path.abspath(options["data_root"])}
+    if colon:
+        found["task"] = f"{os.path.abspath(path)}:{function}"
+    if options["weights"] is not None:
+        found["weights"] = os.path.abspath(options["weights"])
+    return found
 
 
 def _check(config: RunConfig) -> None:
@@ -246,7 +279,7 @@ def _check(config: RunConfig) -> None:
 
 def _names(values: Sequence[str]) -> tuple[str, ...]:
     """Repeated options and comma lists, each name once."""
-    return tuple(dict.fromkeys(name.strip() for value in values for name in value.split(",") if name.strip()))
+    return tuple(dict.fromkeys(name.strip() for value in values for name in value.split(",")))
 
 
 def _announce(found: Survey) -> None:
@@ -291,7 +324,8 @@ def _work(console: Console, folder: Path, found: Survey) -> int:
         found.config.save(folder)
         found.precision.apply()
         plan = forecast(found, None)
-        with Display(console, found.space.macs(found.space.dense), plan) as display:
+        metric = Metric(found.task.metric)
+        with Display(console, found.space.macs(found.space.dense), plan, metric) as display:
             result = _search(display, folder, found, clock)
     print_result(console, result, folder)
     return 0

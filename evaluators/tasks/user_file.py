@@ -62,5 +62,12 @@ def _import(path: Path, name: str) -> ModuleType:
     module = importlib.util.module_from_spec(spec)
     # Dataclasses and pickle look the module up by its name.
     sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
+    # Its neighbours can be imported, as when it is run as a script.
+    sys.path.insert(0, str(path.resolve().parent))
+    try:
+        spec.loader.exec_module(module)
+    except (ImportError, SyntaxError) as error:
+        raise OptionError("task", name, f"can not be imported: {error}.") from error
+    finally:
+        sys.path.remove(str(path.resolve().parent))
     return module

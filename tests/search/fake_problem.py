@@ -47,8 +47,8 @@ class FakeModel(nn.Module):
 class FakeEvaluator:
     """A smooth score of the widths, sharper the higher the rung; fails on demand."""
 
-    def __init__(self, space, *, calls=None, fail=None):
-        self.space, self.calls, self.fail, self.sealed = space, calls, fail, True
+    def __init__(self, space, *, calls=None, fail=None, seconds=0.001):
+        self.space, self.calls, self.fail, self.sealed, self.seconds = space, calls, fail, True, seconds
         self.evaluated = []
 
     def evaluate(self, candidate, *, rung, method, seed):
@@ -61,7 +61,7 @@ class FakeEvaluator:
             raise ArithmeticError(f"{candidate.id} was told to fail")
         score = self._score(candidate, rung, method, seed)
         macs, params = self.space.macs(candidate.architecture), self.space.params(candidate.architecture)
-        evaluation = Evaluation(candidate.id, rung, method, seed, score, macs, params, seconds=0.001)
+        evaluation = Evaluation(candidate.id, rung, method, seed, score, macs, params, self.seconds)
         return Outcome(evaluation, FakeModel(score, macs))
 
     def _score(self, candidate, rung, method, seed):

@@ -31,7 +31,7 @@ def act(what, count):
         (["go", "--cuont", "1"], 2, "search.act: No such option '--cuont'. Did you mean '--count'?\n"),
         ([], 2, "search.act: Missing argument 'WHAT'.\n"),
         (["refuse"], 2, "search.act: --what 'refuse': must not be refused.\n"),
-        (["interrupt"], 130, "\nsearch.act: interrupted.\n"),
+        (["interrupt"], 1, "\nsearch.act: interrupted.\n"),
     ],
 )
 def test_what_a_user_can_mend_is_one_line(argv, code, said, capsys):

@@ -10,6 +10,7 @@ from search.config import RunConfig
 from search.forecast import Forecast, expected_counts
 from search.limits import Budget
 from search.progress import Display
+from search.report.words import Metric
 from search.show import plan_lines
 from search.study import Record
 
@@ -71,7 +72,7 @@ def test_the_plan_says_rung_by_rung_how_long_it_takes() -> None:
 
 def test_without_a_terminal_each_evaluation_is_a_line() -> None:
     out = io.StringIO()
-    with Display(Console(file=out, width=200), DENSE, Forecast()) as display:
+    with Display(Console(file=out, width=200), DENSE, Forecast(), Metric("top1")) as display:
         display.expect({1: 3})
         display.begin("rung 1: abc")
         display.evaluated(record(1, "refit", 2.0))
@@ -83,7 +84,7 @@ def test_without_a_terminal_each_evaluation_is_a_line() -> None:
 
 def test_a_terminal_shows_what_is_evaluated_and_the_best_under_each_share() -> None:
     console = Console(file=io.StringIO(), force_terminal=True, width=120, color_system=None)
-    with Display(console, DENSE, Forecast()) as display:
+    with Display(console, DENSE, Forecast(), Metric("top1")) as display:
         display.evaluated(record(1, "refit", 1.0, macs=700, score=0.95))
         display.evaluated(record(1, "refit", 1.0, macs=400, score=0.8))
         display.begin("rung 1: xyz, refit")

@@ -215,6 +215,7 @@ def test_a_run_writes_its_folder_and_can_be_shown_extended_and_refused(call, tmp
     assert config["versions"]["torch"] == importlib.metadata.version("torch")
     assert load_run(folder).result == result
     _check_again(call, folder, settings)
+    _check_shrinking(call, folder)
     _check_extension(call, folder)
 
 
@@ -250,6 +251,14 @@ def _check_again(call, folder: Path, settings: tuple[str, ...]) -> None:
     assert {path: path.stat().st_mtime_ns for path in folder.rglob("*")} == written
 
 
+def _check_shrinking(call, folder: Path) -> None:
+    for option, value in (("--budget", "5"), ("--final", "1")):
+        code, _, err = call("--resume", option, value)
+        assert code == 2
+        assert err.startswith(f"search.run: {option} {value}: the run has ")
+    assert json.loads((folder / "config.json").read_text())["budget"] == "6"
+
+
 def _check_extension(call, folder: Path) -> None:
     code, _, err = call("--resume", "--budget", "9")
     assert (code, err) == (0, "")
@@ -273,7 +282,7 @@ def test_ctrl_c_says_how_to_continue_and_leaves_a_resumable_run(call, tmp_path: 
     with monkeypatch.context() as patch:
         patch.setattr("search.local.LocalSearch.search", interrupted)
         code, _, err = call("--budget", "3", "--max-rung", "1")
-    assert code == 130
+    assert code == 1
     assert err == "search.run: stopped; continue with: python -m search.run --resume --out runs/stripes\n"
     code, _, err = call("--resume")
     assert (code, err) == (0, "")
