@@ -431,6 +431,17 @@ def test_a_users_function_must_be_there_and_return_a_task(user_file: Path, funct
         load_task(f"{user_file}:{function}", TaskOptions())
 
 
+def test_a_users_file_may_import_its_neighbours(tmp_path: Path, user_file: Path) -> None:
+    folder = tmp_path / "project"
+    folder.mkdir()
+    (folder / "espalier_neighbour.py").write_text(user_file.read_text())
+    (folder / "mine.py").write_text("from espalier_neighbour import tiny as task\n")
+    assert load_task(f"{folder / 'mine.py'}:task", TaskOptions()).name == "tiny"
+    (folder / "broken.py").write_text("import no_such_module\n")
+    with refused("task", "can not be imported: No module named 'no_such_module'."):
+        load_task(f"{folder / 'broken.py'}:task", TaskOptions())
+
+
 def test_a_users_file_must_be_there(tmp_path: Path) -> None:
     with refused("task", f"there is no file {tmp_path / 'none.py'}."):
         load_task(f"{tmp_path / 'none.py'}:task", TaskOptions())
