@@ -58,13 +58,23 @@ def num_bytes(value: Any) -> int:
 
 
 class _Streamed:
-    """Reads the batches anew at every iteration."""
+    """Reads the same batches anew at every iteration; the caller's random state is left alone."""
 
     def __init__(self, loader: Loader, precision: Precision) -> None:
         self._loader, self._precision = loader, precision
 
     def __iter__(self) -> Iterator[Batch]:
-        return _placed(self._loader, self._precision)
+        batches = _placed(self._loader, self._precision)
+        state = torch.Generator().manual_seed(0).get_state()
+        while True:
+            # The loader may draw with every batch; between batches the caller's state is in place.
+            with torch.random.fork_rng(devices=[]):
+                torch.set_rng_state(state)
+                batch = next(batches, None)
+                state = torch.get_rng_state()
+            if batch is None:
+                return
+            yield batch
 
 
 def _placed(loader: Loader, precision: Precision) -> Iterator[Batch]:

@@ -22,8 +22,8 @@ def recalibrate(model: nn.Module, batches: Iterable[Batch], precision: Precision
     """Set every BatchNorm's statistics to the mean and population variance over all batches, in place.
 
     On the way each batch is normalised by its own statistics, as in training; everything else (dropout)
-    is in eval mode. A layer that no batch reaches, and a network without BatchNorm, stay as they are.
-    Modes and momenta are restored.
+    is in eval mode. The statistics of a layer that no batch reaches stay as they are, and so does a network
+    without BatchNorm. Modes and momenta are restored.
 
     Args:
         model: The network, moved to the precision's device.

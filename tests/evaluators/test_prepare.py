@@ -188,6 +188,20 @@ def test_calibration_streams_a_large_loader(monkeypatch: pytest.MonkeyPatch) -> 
             assert torch.equal(y, wanted_y)
 
 
+def test_a_streamed_loader_that_shuffles_gives_the_same_batches_and_leaves_random_state_alone(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("evaluators.calibration.MEMORY_BYTES", 500)
+    loader = TensorLoader(torch.randn(64, 1, 6, 6), torch.zeros(64, dtype=torch.long), 16, shuffle=True)
+    streamed = calibration_batches(toy_task(calibration=loader), PLAIN)
+    assert not isinstance(streamed, list)
+    before = torch.get_rng_state()
+    first, again = list(streamed), list(streamed)
+    assert len(first) == 4
+    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, again, strict=True))
+    assert torch.equal(before, torch.get_rng_state())
+
+
 def test_without_a_calibration_loader_the_first_training_batches_serve(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:

@@ -30,6 +30,22 @@ def test_nothing_of_the_inherited_weights_is_left() -> None:
     assert same_state(state(one), state(other))
 
 
+def test_what_a_parent_sets_in_its_children_has_the_last_word() -> None:
+    class ZeroOut(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = nn.Linear(3, 2)
+            self.reset_parameters()
+
+        def reset_parameters(self) -> None:
+            nn.init.zeros_(self.inner.weight)
+
+    model = nn.Sequential(ZeroOut())
+    fresh(model, toy_task(), seed=0)
+    assert model[0].inner.weight.abs().sum() == 0
+    assert model[0].inner.bias.abs().sum() > 0
+
+
 def test_the_seed_decides_the_weights() -> None:
     assert not same_state(state(scratch_start(0, seed=3)), state(scratch_start(0, seed=4)))
 
