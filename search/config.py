@@ -31,6 +31,7 @@ class RunConfig:
         max_rung: Highest rung that the run uses.
         macs: Window of MACs.
         divisor: Kept widths are its multiples; the task's own when ``None``.
+        smallest: Share of its units that every group keeps.
         include: Patterns of groups that may be pruned; all when empty.
         exclude: Patterns of groups that stay whole.
         criteria: Allowed criteria, resolved.
@@ -60,6 +61,7 @@ class RunConfig:
     max_rung: int = 3
     macs: str = "20%:90%"
     divisor: int | None = None
+    smallest: float = 0.2
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     criteria: tuple[str, ...] = ()

@@ -111,6 +111,14 @@ Examples:
     help="Kept widths are multiples of it; the task's own by default.",
 )
 @click.option(
+    "--smallest",
+    type=float,
+    metavar="SHARE",
+    default=0.2,
+    show_default=True,
+    help="Share of its units that every group keeps: thin layers choke a network.",
+)
+@click.option(
     "--include",
     multiple=True,
     metavar="PATTERN",
@@ -273,6 +281,8 @@ def _check(config: RunConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < least:
             raise OptionError(option_name(name), value, f"must be at least {least}.")
+    if not 0 <= config.smallest <= 1:
+        raise OptionError("smallest", config.smallest, "must be between 0 and 1.")
     if config.max_rung > max(RUNGS):
         raise OptionError("max-rung", config.max_rung, "must be 1, 2 or 3.")
 

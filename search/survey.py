@@ -59,7 +59,12 @@ def survey(config: RunConfig) -> Survey:
     task = load_task(config.task, task_options(config))
     divisor = task.divisor if config.divisor is None else config.divisor
     space = trace(
-        task.model, task.example_inputs, divisor=divisor, include=config.include, exclude=config.exclude
+        task.model,
+        task.example_inputs,
+        divisor=divisor,
+        smallest=config.smallest,
+        include=config.include,
+        exclude=config.exclude,
     )
     _check_groups(config, space)
     _check_cost(config, task, space)
