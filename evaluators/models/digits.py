@@ -2,28 +2,12 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-
-class ResidualBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut: the identity, or a 1x1 convolution where the shape changes."""
-
-    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.shortcut: nn.Module = nn.Identity()
-        if stride != 1 or in_planes != planes:
-            projection = nn.Conv2d(in_planes, planes, 1, stride=stride, bias=False)
-            self.shortcut = nn.Sequential(projection, nn.BatchNorm2d(planes))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, in_planes, h, w)`` to ``(n, planes, h / stride, w / stride)``."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
+from evaluators.models.block import BasicBlock
 
 
 class DigitsCnn(nn.Module):
@@ -40,10 +24,10 @@ class DigitsCnn(nn.Module):
         self.conv1 = nn.Conv2d(1, first, 3, padding=1, bias=False)
         self.bn1 = nn.BatchNorm2d(first)
         self.blocks = nn.Sequential(
-            ResidualBlock(first, first, 1),
-            ResidualBlock(first, first, 1),
-            ResidualBlock(first, second, 2),
-            ResidualBlock(second, third, 2),
+            BasicBlock(first, first, 1),
+            BasicBlock(first, first, 1),
+            BasicBlock(first, second, 2, partial(_projection, first, second)),
+            BasicBlock(second, third, 2, partial(_projection, second, third)),
         )
         self.linear = nn.Linear(third, num_classes)
 
@@ -52,3 +36,8 @@ class DigitsCnn(nn.Module):
         out = self.blocks(F.relu(self.bn1(self.conv1(x))))
         logits: Tensor = self.linear(out.mean(dim=(2, 3)))
         return logits
+
+
+def _projection(in_planes: int, planes: int) -> nn.Sequential:
+    """A shortcut that halves the resolution and changes the channels."""
+    return nn.Sequential(nn.Conv2d(in_planes, planes, 1, stride=2, bias=False), nn.BatchNorm2d(planes))

@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from evaluators.models.block import BasicBlock
+
 if TYPE_CHECKING:
     from collections.abc import Callable
 
@@ -22,23 +24,6 @@ class PaddedShortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """``(n, in_planes, h, w)`` to ``(n, planes, h / 2, w / 2)``."""
         return F.pad(x[:, :, ::2, ::2], (0, 0, 0, 0, self.padding, self.padding))
-
-
-class BasicBlock(nn.Module):
-    """Two 3x3 convolutions and a shortcut."""
-
-    def __init__(self, in_planes: int, planes: int, stride: int) -> None:
-        super().__init__()
-        self.conv1 = nn.Conv2d(in_planes, planes, 3, stride=stride, padding=1, bias=False)
-        self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, padding=1, bias=False)
-        self.bn2 = nn.BatchNorm2d(planes)
-        self.shortcut = nn.Identity() if stride == 1 else PaddedShortcut(in_planes, planes)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(n, in_planes, h, w)`` to ``(n, planes, h / stride, w / stride)``."""
-        out = F.relu(self.bn1(self.conv1(x)))
-        return F.relu(self.bn2(self.conv2(out)) + self.shortcut(x))
 
 
 class CifarResNet(nn.Module):
@@ -75,7 +60,8 @@ class CifarResNet(nn.Module):
 
 
 def _stage(in_planes: int, planes: int, blocks: int, stride: int) -> nn.Sequential:
-    first = BasicBlock(in_planes, planes, stride)
+    shortcut = nn.Identity if stride == 1 else partial(PaddedShortcut, in_planes, planes)
+    first = BasicBlock(in_planes, planes, stride, shortcut)
     return nn.Sequential(first, *(BasicBlock(planes, planes, 1) for _ in range(blocks - 1)))
 
 

@@ -5,12 +5,13 @@ import json
 from typing import TYPE_CHECKING
 
 import nets
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from spaces import cut, describe, rebuild, trace, write_architecture
-from spaces.surgery import masked
+from spaces.surgery import _copy_with, masked
 from spaces.verify import random_kept
 
 if TYPE_CHECKING:
@@ -29,6 +30,20 @@ def test_a_cut_that_keeps_everything_is_bit_equal(name: str) -> None:
     space = trace(model, example)
     whole = cut(model, space, {group.name: torch.arange(group.width) for group in space.groups})
     assert torch.equal(whole(example), model(example))
+
+
+@pytest.mark.parametrize("name", nets.EXACT)
+def test_selecting_every_slot_and_mending_every_size_is_bit_equal(name: str) -> None:
+    """`cut` skips groups that stay whole; here every member goes through selection and mending."""
+    model, example = fresh(name)
+    tensors = {**dict(model.named_parameters()), **dict(model.named_buffers())}
+    slots: dict[str, dict[int, np.ndarray]] = {}
+    for group in trace(model, example).groups:
+        for member in group.members:
+            size = tensors[member.tensor].shape[member.dim]
+            slots.setdefault(member.tensor, {})[member.dim] = np.arange(size)
+    assert slots
+    assert torch.equal(_copy_with(model, slots)(example), model(example))
 
 
 @pytest.mark.parametrize("seed", range(5))
