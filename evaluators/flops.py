@@ -17,6 +17,8 @@ from spaces.trace import as_call, batch_of_one
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from spaces.verify import Arguments
+
 with warnings.catch_warnings():  # fvcore scripts functions with torch.jit, which warns on import
     warnings.simplefilter("ignore")
     from fvcore.nn import FlopCountAnalysis
@@ -96,7 +98,10 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
     Raises:
         RuntimeError: If an operator is neither counted nor known to be free; names it.
     """
-    args, kwargs = batch_of_one(*as_call(example_inputs))
+    whole = as_call(example_inputs)
+    args, kwargs = batch_of_one(*whole)
+    if not _runs(model, (args, kwargs)):  # inputs without a batch are counted as they are, as in a trace
+        args, kwargs = whole
     traced = _Keywords(model, tuple(kwargs)) if kwargs else model
     with eval_mode(model), _quiet(), torch.no_grad():
         analysis = (
@@ -112,6 +117,16 @@ def count_macs(model: nn.Module, example_inputs: Any) -> int:
             f"fvcore can not count {', '.join(unknown)}: neither counted nor known to be free."
         )
     return int(total)
+
+
+def _runs(model: nn.Module, inputs: Arguments) -> bool:
+    args, kwargs = inputs
+    with eval_mode(model), torch.random.fork_rng(), torch.no_grad():
+        try:
+            model(*args, **kwargs)
+        except Exception:  # a foreign forward may raise anything
+            return False
+    return True
 
 
 class _Keywords(nn.Module):

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from evaluators.flops import count_macs
+from spaces import trace
 
 
 def test_a_convolution_by_hand() -> None:
@@ -86,3 +87,10 @@ def test_modes_are_restored_and_nothing_is_said(caplog: pytest.LogCaptureFixture
     assert [m.training for m in model.modules()] == [True, True, False, True]
     assert not caplog.records
     assert logging.root.manager.disable == logging.NOTSET
+
+
+def test_inputs_without_a_batch_are_counted_as_a_trace_counts_them() -> None:
+    model = nn.Sequential(nn.Conv2d(3, 8, 3, padding=1), nn.ReLU(), nn.Conv2d(8, 2, 3, padding=1))
+    image = torch.zeros(3, 5, 4)
+    space = trace(model, image)
+    assert count_macs(model, image) == space.macs(space.dense) == 20 * 9 * (3 * 8 + 8 * 2)
