@@ -48,6 +48,16 @@ def calibration_batches(task: Task, precision: Precision) -> Iterable[Batch]:
     return held
 
 
+def first_samples(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:
+    """Whole batches until there are ``samples``."""
+    found = 0
+    for batch in batches:
+        if found >= samples:
+            return
+        found += len(batch[1])
+        yield batch
+
+
 def num_bytes(value: Any) -> int:
     """Bytes of all tensors in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):

@@ -44,8 +44,7 @@ def cut(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> nn.Module
     Raises:
         ValueError: If a group is unknown, or its units are not distinct, ascending and in range.
     """
-    sizes = {name: tuple(tensor.shape) for name, tensor in _tensors(model).items()}
-    return _copy_with(model, _kept_slots(space, kept, sizes))
+    return _copy_with(model, kept_slots(model, space, kept))
 
 
 def masked(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> nn.Module:
@@ -62,6 +61,22 @@ def masked(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> nn.Mod
     return twin
 
 
+def kept_slots(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> KeptSlots:
+    """For each tensor that a cut shortens, the indices that stay in each dimension, ascending.
+
+    Raises:
+        ValueError: As :func:`cut`.
+    """
+    tensors = _tensors(model)
+    stays: dict[str, dict[int, NDArray[np.bool_]]] = {}
+    for member, removed in _removed(space, kept):
+        dims = stays.setdefault(member.tensor, {})
+        if member.dim not in dims:
+            dims[member.dim] = np.ones(tensors[member.tensor].shape[member.dim], dtype=bool)
+        dims[member.dim][removed] = False
+    return {name: {dim: np.flatnonzero(mask) for dim, mask in dims.items()} for name, dims in stays.items()}
+
+
 def describe(
     space: Space, kept: Mapping[str, Tensor], criteria: Mapping[str, str], model: nn.Module
 ) -> dict[str, object]:
@@ -74,7 +89,7 @@ def describe(
         model: The dense network.
     """
     sizes = {name: tuple(tensor.shape) for name, tensor in _tensors(model).items()}
-    slots = _kept_slots(space, kept, sizes)
+    slots = kept_slots(model, space, kept)
     units = {g.name: kept[g.name].tolist() if g.name in kept else list(range(g.width)) for g in space.groups}
     return {
         "schema": SCHEMA,
@@ -171,16 +186,6 @@ def _removed(space: Space, kept: Mapping[str, Tensor]) -> list[tuple[Member, NDA
             goes = np.delete(np.arange(group.width), stays)
             removed += [(member, member.slots[goes].ravel()) for member in group.members]
     return removed
-
-
-def _kept_slots(space: Space, kept: Mapping[str, Tensor], sizes: Mapping[str, tuple[int, ...]]) -> KeptSlots:
-    stays: dict[str, dict[int, NDArray[np.bool_]]] = {}
-    for member, removed in _removed(space, kept):
-        dims = stays.setdefault(member.tensor, {})
-        if member.dim not in dims:
-            dims[member.dim] = np.ones(sizes[member.tensor][member.dim], dtype=bool)
-        dims[member.dim][removed] = False
-    return {name: {dim: np.flatnonzero(mask) for dim, mask in dims.items()} for name, dims in stays.items()}
 
 
 def _copy_with(model: nn.Module, slots: KeptSlots) -> nn.Module:

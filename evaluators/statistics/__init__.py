@@ -1,0 +1,1 @@
+"""What the dense network does with calibration data, gathered once: moments, activations, gradients."""
