@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from evaluators.scoring import call, eval_mode
+from evaluators.reconstruct.elimination import Elimination, backward_elimination
+from evaluators.statistics.records import Consumer, Statistics, UnitStatistics
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Mapping
 
-    from evaluators.precision import Precision
-    from evaluators.task import Batch, Task
     from spaces.groups import ChannelGroup, Role
 
 
 class NotApplicable(ValueError):  # noqa: N818 - a fact about a group, not a fault
-    """The criterion needs slots that the group does not have."""
+    """The criterion needs slots or statistics that the group does not have."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,13 +28,19 @@ class ScoringContext:
 
     Attributes:
         parameters: Parameters and buffers by name.
-        gradients: Gradient of the mean loss over the calibration batches, by parameter name.
+        statistics: What the sweep over the calibration data left behind.
         seed: For criteria that draw.
+        scores: Criterion -> group -> ``(width,)`` scores of the criteria that are already computed; only
+            ``learned`` reads them.
+        groups: All groups of the space; only ``learned`` reads them.
     """
 
     parameters: Mapping[str, Tensor]
-    gradients: Mapping[str, Tensor]
+    statistics: Statistics
     seed: int
+    scores: Mapping[str, Mapping[str, Tensor]] = field(default_factory=dict)
+    groups: tuple[ChannelGroup, ...] = ()
+    _eliminations: dict[str, Elimination] = field(default_factory=dict)
 
     def weights(self, group: ChannelGroup, *roles: Role) -> Tensor:
         """All numbers in the slots of the members with one of ``roles``: ``(width, n)`` float64.
@@ -44,15 +48,52 @@ class ScoringContext:
         Raises:
             NotApplicable: If the group has no such member.
         """
-        return _per_unit(self.parameters, group, roles)
+        return per_unit(self.parameters, group, roles)
 
     def weight_gradients(self, group: ChannelGroup, *roles: Role) -> Tensor:
         """The gradients of what :meth:`weights` returns, in the same order: ``(width, n)`` float64.
 
         Raises:
-            NotApplicable: If the group has no such member.
+            NotApplicable: If the group has no such member, or the loss does not reach it.
         """
-        return _per_unit(self.gradients, group, roles)
+        return per_unit(self.statistics.gradients, group, roles)
+
+    def consumers(self, group: ChannelGroup) -> tuple[Consumer, ...]:
+        """The convolutions and linear layers that read the group and have moments.
+
+        Raises:
+            NotApplicable: If there is none.
+        """
+        found = []
+        for member in group.members:
+            moments = self.statistics.moments.get(member.tensor.removesuffix(".weight"))
+            if moments is not None and (member.role, member.dim) == ("input", 1):
+                slots = torch.from_numpy(np.ascontiguousarray(member.slots))
+                columns = slots[:, :, None] * moments.taps + torch.arange(moments.taps)
+                found.append(Consumer(moments, columns.flatten(1)))
+        if not found:
+            raise NotApplicable(f"{group.name!r} has no layer with moments that reads it.")
+        return tuple(found)
+
+    def elimination(self, group: ChannelGroup) -> Elimination:
+        """Backward elimination of the group's units; done once, since it takes a while.
+
+        Raises:
+            NotApplicable: As :meth:`consumers`.
+        """
+        if group.name not in self._eliminations:
+            self._eliminations[group.name] = backward_elimination(self.consumers(group))
+        return self._eliminations[group.name]
+
+    def units(self, group: ChannelGroup) -> UnitStatistics:
+        """Statistics of the group's units.
+
+        Raises:
+            NotApplicable: If there are none, since no layer reads the group.
+        """
+        if group.name not in self.statistics.units:
+            raise NotApplicable(f"{group.name!r} has no statistics of its units.")
+        return self.statistics.units[group.name]
 
 
 class Criterion(Protocol):
@@ -67,7 +108,20 @@ class Criterion(Protocol):
         ...
 
 
-def _per_unit(tensors: Mapping[str, Tensor], group: ChannelGroup, roles: tuple[Role, ...]) -> Tensor:
+def per_unit(tensors: Mapping[str, Tensor], group: ChannelGroup, roles: tuple[Role, ...]) -> Tensor:
+    """Everything that ``tensors`` hold in a unit's slots, members one behind the other.
+
+    Args:
+        tensors: By the names that members have; a member without a tensor is passed over.
+        group: Whose units.
+        roles: Of the members to read.
+
+    Returns:
+        ``(width, n)`` float64, in the order of the members.
+
+    Raises:
+        NotApplicable: If no member is left.
+    """
     members = [member for member in group.members if member.role in roles and member.tensor in tensors]
     if not members:
         raise NotApplicable(f"{group.name!r} has no {' or '.join(roles)} slots.")
@@ -77,38 +131,3 @@ def _per_unit(tensors: Mapping[str, Tensor], group: ChannelGroup, roles: tuple[R
         tensor = tensors[member.tensor].detach().movedim(member.dim, 0)
         rows.append(tensor[slots.flatten()].double().reshape(group.width, -1))
     return torch.cat(rows, dim=1)
-
-
-def gather_gradients(task: Task, batches: Iterable[Batch], precision: Precision) -> dict[str, Tensor]:
-    """Gradient of the mean loss over all samples of ``batches``, in one sweep, in eval mode and fp32.
-
-    ``task.model`` keeps its weights, modes and ``requires_grad``; it is moved to the precision's device.
-
-    Returns:
-        Floating parameters' gradients by name, on the CPU; zero for a parameter that the loss does not reach.
-    """
-    model = precision.exact.place(task.model)
-    parameters = {name: p for name, p in model.named_parameters() if p.is_floating_point()}
-    total = {name: torch.zeros_like(p) for name, p in parameters.items()}
-    samples = 0
-    with eval_mode(model), _differentiable(parameters.values()):
-        for inputs, targets in batches:
-            loss = task.compute_loss(call(model, inputs), targets)
-            gradients = torch.autograd.grad(loss, list(parameters.values()), allow_unused=True)
-            for name, gradient in zip(parameters, gradients, strict=True):
-                if gradient is not None:
-                    total[name].add_(gradient, alpha=len(targets))
-            samples += len(targets)
-    return {name: (gradient / samples).cpu() for name, gradient in total.items()}
-
-
-@contextmanager
-def _differentiable(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    required = [(parameter, parameter.requires_grad) for parameter in parameters]
-    try:
-        for parameter, _ in required:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter, before in required:
-            parameter.requires_grad_(before)

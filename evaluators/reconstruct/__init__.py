@@ -1,0 +1,1 @@
+"""Closed-form re-fit of the layers that read a pruned group."""
