@@ -10,14 +10,17 @@ if TYPE_CHECKING:
 
     from evaluators.candidate import Candidate
 
-Method = Literal["refit", "finetune", "scratch_e", "scratch_b"]
+Method = Literal["refit", "careful", "finetune", "scratch_e", "scratch_b"]
 
-#: How a candidate gets its weights on each rung; rung 3 tries all three.
+#: How a point of the result gets its weights, by the highest rung of the run; rung 3 tries all three.
 METHODS: dict[int, tuple[Method, ...]] = {
-    1: ("refit",),
+    1: ("careful",),
     2: ("finetune",),
     3: ("finetune", "scratch_e", "scratch_b"),
 }
+
+#: The method by whose scores a rung's candidates are compared and promoted: on rung 1 a quick re-fit.
+SEARCHED: dict[int, Method] = {1: "refit", 2: "finetune"}
 
 
 @dataclass(frozen=True, slots=True)

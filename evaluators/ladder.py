@@ -6,12 +6,10 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING
 
-from evaluators.calibration import calibration_batches
 from evaluators.criteria import keep_order, kept_units
-from evaluators.evaluation import METHODS, Evaluation, Method, Outcome
+from evaluators.evaluation import METHODS, SEARCHED, Evaluation, Method, Outcome
 from evaluators.flops import count_macs
 from evaluators.precision import at_rest
-from evaluators.recalibrate import recalibrate
 from evaluators.scoring import evaluate
 from evaluators.scratch import fresh, scratch_b_epochs
 from evaluators.seeding import training_seed
@@ -19,13 +17,14 @@ from evaluators.train import OnStep, train
 from spaces import cut, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Mapping
 
     from torch import Tensor, nn
 
     from evaluators.candidate import Candidate
     from evaluators.precision import Precision
-    from evaluators.task import Batch, Loader, Task
+    from evaluators.reconstruct.refit import Refit
+    from evaluators.task import Loader, Task
     from spaces import Space
 
 
@@ -36,6 +35,7 @@ class Ladder:
         task: Its ``model`` is the trained dense network, which is never changed.
         space: Traced from that model.
         scores: Group -> criterion -> scores, as in :class:`evaluators.prepare.Prepared`.
+        refit: Mends networks after the cut.
         precision: How networks are trained and scored below rung 3.
         on_step: Called after each training step with the steps done and the steps in all.
     """
@@ -45,10 +45,12 @@ class Ladder:
         task: Task,
         space: Space,
         scores: Mapping[str, Mapping[str, Tensor]],
+        refit: Refit,
         precision: Precision,
         on_step: OnStep | None = None,
     ) -> None:
         self.task, self.space, self.scores, self.precision = task, space, scores, precision
+        self.refit = refit
         self.on_step = on_step
         self._orders: dict[tuple[str, str], Tensor] = {}
 
@@ -61,14 +63,17 @@ class Ladder:
         Raises:
             FloatingPointError: If training diverges or the metric is not finite.
         """
-        assert method in METHODS[rung]
+        assert method in METHODS[rung] or method == SEARCHED.get(rung)
         start = time.monotonic()
-        model = cut(self.task.model, self.space, self.kept(candidate))
-        if method in ("refit", "finetune"):
-            self._refit(model)
+        kept = self.kept(candidate)
+        model = cut(self.task.model, self.space, kept)
+        if method == "refit":
+            self.refit.quick(model, kept)
+        elif method in ("careful", "finetune"):
+            self.refit.thorough(model, kept)
         else:
             fresh(model, self.task, training_seed(method, seed))
-        if method != "refit":
+        if method not in ("refit", "careful"):
             self._train(model, candidate, rung, method, seed)
         precision = self.precision.exact if rung == 3 else self.precision
         score = evaluate(model, self.task, self.task.holdout, precision)
@@ -117,10 +122,6 @@ class Ladder:
         at_rest(model)
         return score
 
-    def _refit(self, model: nn.Module) -> None:
-        """Mend a cut network without training: BatchNorm statistics, for now."""
-        recalibrate(model, self._calibration, self.precision)
-
     def _train(self, model: nn.Module, candidate: Candidate, rung: int, method: Method, seed: int) -> None:
         recipe = self.task.recipe
         if method == "finetune":
@@ -145,10 +146,6 @@ class Ladder:
         if key not in self._orders:
             self._orders[key] = keep_order(self.scores[group][criterion])
         return self._orders[key]
-
-    @cached_property
-    def _calibration(self) -> Iterable[Batch]:
-        return calibration_batches(self.task, self.precision)
 
     @cached_property
     def _dense_macs(self) -> int:

@@ -1,0 +1,162 @@
+"""Mending a cut network without training: re-fit, then BatchNorm statistics where they help."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from evaluators.calibration import first_samples
+from evaluators.recalibrate import recalibrate
+from evaluators.reconstruct.cached import refit_from_moments
+from evaluators.reconstruct.careful import Lesson, refit_carefully
+from evaluators.scoring import call, eval_mode
+from evaluators.statistics.layers import find_layers, watched
+from spaces.surgery import duplicate, kept_slots
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Mapping
+
+    from evaluators.precision import Precision
+    from evaluators.statistics.layers import Layer
+    from evaluators.statistics.records import Moments
+    from evaluators.task import Batch, Task
+    from spaces import Space
+
+#: Samples of the quick form, which every candidate of rung 1 gets, and of the thorough one.
+QUICK_SAMPLES, THOROUGH_SAMPLES = 384, 2048
+#: A lesson passes through the network in one batch: so many bytes for its largest activation, at most.
+_LARGEST_ACTIVATION = 192 * 2**20
+#: Samples that decide whether new BatchNorm statistics help, and that these come from in the quick form.
+_CHECK_SAMPLES = 256
+
+
+class Refit:
+    """Mends networks that were cut from one dense network.
+
+    Args:
+        task: Its ``model`` is the dense network, at rest; it stays as it is.
+        space: Traced from it.
+        moments: Of its layers, for the cached form.
+        batches: Calibration batches, on the precision's device.
+        precision: Device, layout, and the number format of what needs no exact numbers.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        space: Space,
+        moments: Mapping[str, Moments],
+        batches: Iterable[Batch],
+        precision: Precision,
+    ) -> None:
+        self._task, self._space, self._moments = task, space, moments
+        self._batches, self._precision = batches, precision
+        # Least squares on rounded activations would fit the rounding.
+        self._fp32 = replace(precision, dtype="float32")
+        self._lessons: dict[int, Lesson] = {}
+
+    def cached(self, model: nn.Module, kept: Mapping[str, Tensor]) -> None:
+        """From the dense network's moments alone, see :mod:`evaluators.reconstruct.cached`; in place.
+
+        Args:
+            model: Cut to ``kept``, on the CPU.
+            kept: As in :func:`spaces.cut`.
+        """
+        self.from_moments(model, kept)
+        if kept_slots(self._task.model, self._space, kept):
+            self._recalibrate_if_better(model, THOROUGH_SAMPLES)
+
+    def from_moments(self, model: nn.Module, kept: Mapping[str, Tensor]) -> None:
+        """As :meth:`cached`, and BatchNorm statistics stay as they are."""
+        slots = kept_slots(self._task.model, self._space, kept)
+        refit_from_moments(model, self._task.model, slots, self._moments, self.layers)
+
+    def quick(self, model: nn.Module, kept: Mapping[str, Tensor]) -> None:
+        """Carefully, from few samples; arguments as in :meth:`cached`."""
+        self._carefully(model, kept, QUICK_SAMPLES)
+
+    def thorough(self, model: nn.Module, kept: Mapping[str, Tensor]) -> None:
+        """Carefully, from all calibration samples that fit into memory; arguments as in :meth:`cached`."""
+        self._carefully(model, kept, THOROUGH_SAMPLES)
+
+    def _carefully(self, model: nn.Module, kept: Mapping[str, Tensor], samples: int) -> None:
+        slots = kept_slots(self._task.model, self._space, kept)
+        if not slots:
+            return
+        self._fp32.place(model)
+        refit_carefully(model, self._task.model, slots, self._lesson(samples))
+        self._recalibrate_if_better(model, samples)
+
+    @cached_property
+    def layers(self) -> dict[str, Layer]:
+        """Of the dense network."""
+        return find_layers(self._task.model, self._task.example_inputs)
+
+    def _lesson(self, samples: int) -> Lesson:
+        samples = min(samples, self._most_samples)
+        if samples not in self._lessons:
+            dense = self._fp32.place(duplicate(self._task.model)).eval()
+            inputs = self._fp32.place_inputs(_joined(self._batches, samples))
+            self._lessons[samples] = Lesson.of(dense, self.layers, inputs, seed=0)
+        return self._lessons[samples]
+
+    @cached_property
+    def _most_samples(self) -> int:
+        """Samples of one batch whose largest activation stays within bounds."""
+        largest = 1
+
+        def ran(name: str, module: nn.Module, inputs: Tensor, output: Tensor) -> None:
+            nonlocal largest
+            del name, module
+            largest = max(largest, *(x.numel() * x.element_size() // len(x) for x in (inputs, output)))
+
+        model = self._task.model
+        with eval_mode(model), torch.no_grad(), watched(model, ran, ran):
+            call(model, self._task.example_inputs)
+        return max(1, _LARGEST_ACTIVATION // largest)
+
+    def _recalibrate_if_better(self, model: nn.Module, samples: int) -> None:
+        """New BatchNorm statistics, unless the loss on calibration data is lower with the old ones."""
+        before = {name: buffer.clone() for name, buffer in model.named_buffers()}
+        old = self.loss(model)
+        recalibrate(model, first_samples(self._batches, max(samples, _CHECK_SAMPLES)), self._precision)
+        if not self.loss(model) < old:
+            with torch.no_grad():
+                for name, buffer in model.named_buffers():
+                    buffer.copy_(before[name])
+
+    def loss(self, model: nn.Module) -> float:
+        """Mean loss on the last calibration samples, which a quick re-fit has not seen; lower is better."""
+        self._precision.place(model)
+        total, samples = 0.0, 0
+        with eval_mode(model), torch.inference_mode(), self._precision.context():
+            for inputs, targets in self._check:
+                outputs = call(model, self._precision.place_inputs(inputs))
+                total += float(self._task.compute_loss(outputs, targets)) * len(targets)
+                samples += len(targets)
+        return total / samples
+
+    @cached_property
+    def _check(self) -> list[Batch]:
+        kept: deque[Batch] = deque()
+        samples = 0
+        for batch in self._batches:
+            kept.append(batch)
+            samples += len(batch[1])
+            while samples - len(kept[0][1]) >= _CHECK_SAMPLES:
+                samples -= len(kept.popleft()[1])
+        return list(kept)
+
+
+def _joined(batches: Iterable[Batch], samples: int) -> Any:
+    """The inputs of the first ``samples`` samples as one batch."""
+    inputs = [inputs for inputs, _ in first_samples(batches, samples)]
+    flat = [pytree.tree_flatten(one) for one in inputs]
+    joined = [torch.cat(parts)[:samples] for parts in zip(*(leaves for leaves, _ in flat), strict=True)]
+    return pytree.tree_unflatten(joined, flat[0][1])
