@@ -8,14 +8,16 @@ import numpy as np
 from optuna.samplers import BaseSampler
 from optuna.trial import TrialState
 
+from evaluators.evaluation import SEARCHED
 from search.encoding import share_of
 from search.front import Mark, coarse, ranks
 from spaces.architecture import Architecture
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
     import optuna
+    from numpy.typing import NDArray
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
@@ -28,13 +30,16 @@ _NUM_TRIES = 64
 _MOST_STEPS = 3
 
 #: Share of the dense MACs between the aim and the nearest parent from which the child moves to the aim first.
-_GAP = 0.05
+_GAP = 0.02
 
 #: Halvings of the scale with which :meth:`FrontSampler._restore` pays for a whole group.
 _BISECTIONS = 8
 
 #: Chance of each further move on the same child.
-_AGAIN = 0.4
+_AGAIN = 0.25
+
+#: Ranks with which a trial speaks for its criteria: the front's, and the one behind it.
+_GOOD_RANKS = 2
 
 #: Widths as indices into the choices of each group, and a criterion for each group.
 Genome = tuple[tuple[int, ...], tuple[str, ...]]
@@ -48,6 +53,10 @@ class FrontSampler(BaseSampler):
     gap first. A child is a parent after one or more moves: step a width up or down, trade MACs between
     groups, make a group whole at the others' cost, change a criterion, recombine with another parent.
     Children outside the window or known already are drawn again.
+
+    Criteria are drawn by their record, so that many of them do not eat a small budget: in proportion to
+    ``(successes + 1) / (trials + 2)``, the rate of success to be expected of each. A trial counts for the
+    criteria that chose its units; it is a success where its rank, MACs taken coarsely, is 0 or 1.
 
     Unlike Optuna's NSGA-II this takes seeds as parents and has no generations, which suits budgets of
     some dozens of evaluations.
@@ -64,6 +73,7 @@ class FrontSampler(BaseSampler):
         self._names = [group.name for group in self._space.groups]
         self._rng = np.random.default_rng(seed)
         self._movable = [index for index, choices in enumerate(self._choices) if len(choices) > 1]
+        self._chances = dict.fromkeys(encoding.criteria, 1 / len(encoding.criteria))
 
     def infer_relative_search_space(
         self,
@@ -106,7 +116,10 @@ class FrontSampler(BaseSampler):
         )
 
     def _history(self, study: optuna.Study) -> tuple[set[str], list[tuple[int, Genome]]]:
-        """Ids that are known, and ``(macs, genome)`` of the parents in the order of their trials."""
+        """Ids that are known, and ``(macs, genome)`` of the parents in the order of their trials.
+
+        The record of the criteria is taken on the way.
+        """
         trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE, TrialState.RUNNING))
         proposals = [t for t in trials if set(self._encoding.distributions) <= set(t.params)]
         known = {self._encoding.candidate(trial.params).id for trial in proposals}
@@ -118,6 +131,8 @@ class FrontSampler(BaseSampler):
         rank_of = ranks(coarse(marks, self._encoding.grid))
         order = np.argsort(rank_of, kind="stable")
         size = max(int((rank_of == 0).sum()), _LEAST_PARENTS)
+        used = [set(trial.user_attrs["record"]["criteria"].values()) for trial in scored]
+        self._chances = chances(self._encoding.criteria, used, rank_of < _GOOD_RANKS)
         return known, [(marks[i].macs, self._genome(scored[i])) for i in sorted(order[:size])]
 
     def _genome(self, trial: FrozenTrial) -> Genome:
@@ -136,7 +151,7 @@ class FrontSampler(BaseSampler):
         macs = np.array([macs for macs, _ in parents])
         nearest = int(np.abs(macs - aim).argmin())
         first = parents[nearest][1]
-        moves = [self._step, self._trade, self._trade, self._restore, self._recriterion]
+        moves = [self._step, self._step, self._trade, self._restore, self._recriterion]
         child = first
         if len(parents) > 1 and self._rng.random() < 0.25:
             child = self._recombine(first, parents[self._rng.integers(len(parents))][1])
@@ -161,11 +176,11 @@ class FrontSampler(BaseSampler):
         return self._moved(widths, group, self._distance(group) * int(self._rng.choice([-1, 1]))), criteria
 
     def _trade(self, genome: Genome) -> Genome:
-        """One group wider, others narrower until the MACs are no more than before."""
+        """One group a little wider, others narrower until the MACs are no more than before."""
         widths, criteria = genome
         limit = self._macs(widths)
         order = self._rng.permutation(self._movable).tolist()
-        child = self._moved(widths, order[0], self._distance(order[0]))
+        child = self._moved(widths, order[0], self._distance(order[0], most=1))
         for group in order[1:]:
             while self._macs(child) > limit and child[group] > 0:
                 child = self._moved(child, group, -1)
@@ -190,9 +205,9 @@ class FrontSampler(BaseSampler):
         return child, criteria
 
     def _recriterion(self, genome: Genome) -> Genome:
-        """Another criterion, for one group where each has its own (or for all, one time in four)."""
+        """A criterion by its record, for one group where each has its own (or for all, one time in four)."""
         widths, criteria = genome
-        name = str(self._rng.choice(self._encoding.criteria))
+        name = str(self._rng.choice(list(self._chances), p=list(self._chances.values())))
         if self._encoding.per_group and self._rng.random() < 0.75:
             group = int(self._rng.choice(self._movable))
             return widths, (*criteria[:group], name, *criteria[group + 1 :])
@@ -219,9 +234,9 @@ class FrontSampler(BaseSampler):
         widths = architecture.widths
         return tuple(c.index(widths[n]) for c, n in zip(self._choices, self._names, strict=True))
 
-    def _distance(self, group: int) -> int:
-        """One to a few steps, up to a fifth of a wide group's choices."""
-        return int(self._rng.integers(1, max(_MOST_STEPS, len(self._choices[group]) // 5) + 1))
+    def _distance(self, group: int, most: int = _MOST_STEPS) -> int:
+        """One to ``most`` steps, or up to a fifth of a wide group's choices."""
+        return int(self._rng.integers(1, max(most, len(self._choices[group]) // 5) + 1))
 
     def _moved(self, widths: tuple[int, ...], group: int, steps: int) -> tuple[int, ...]:
         index = min(max(widths[group] + steps, 0), len(self._choices[group]) - 1)
@@ -247,4 +262,25 @@ def _is_parent(trial: FrozenTrial) -> bool:
         trial.state == TrialState.COMPLETE
         and record is not None
         and not record["origin"].startswith("control")
+        and record["evaluation"]["method"] == SEARCHED[1]
     )
+
+
+def chances(
+    criteria: Sequence[str], used: Sequence[Collection[str]], succeeded: Sequence[bool] | NDArray[np.bool_]
+) -> dict[str, float]:
+    """Probability with which each criterion is drawn: its expected rate of success, over the sum of all.
+
+    Args:
+        criteria: To choose from.
+        used: Of each trial, the criteria that chose its units.
+        succeeded: Whether each trial was a success.
+
+    References:
+        Laplace's rule of succession: a rate of ``(successes + 1) / (trials + 2)``.
+    """
+    rates = []
+    for name in criteria:
+        outcomes = [good for names, good in zip(used, succeeded, strict=True) if name in names]
+        rates.append((sum(outcomes) + 1) / (len(outcomes) + 2))
+    return {name: float(rate / sum(rates)) for name, rate in zip(criteria, rates, strict=True)}

@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from search.seeds import NOTHING_KNOWN
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
@@ -15,6 +17,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from evaluators.evaluation import Evaluator
+    from search.seeds import Knowledge
     from spaces.space import Space
 
 
@@ -33,6 +36,7 @@ class Problem:
         rebuild: Makes the module of a folder with ``architecture.json``, and its weights when they are there.
         exact_scores: Whether evaluations below rung 3 are fp32 already; otherwise reported scores are
             measured again.
+        knowledge: What is known before the first evaluation, for seeds.
     """
 
     task: str
@@ -44,6 +48,7 @@ class Problem:
     unseal: Callable[[], None]
     rebuild: Callable[[Path], nn.Module]
     exact_scores: bool = True
+    knowledge: Knowledge = NOTHING_KNOWN
 
 
 @dataclass(slots=True)

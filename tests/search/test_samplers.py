@@ -6,10 +6,12 @@ import pytest
 from fake_problem import CRITERIA, make_encoding, make_problem
 from optuna.storages import InMemoryStorage
 
+from evaluators.evaluation import Evaluation
 from search.front import Mark, hypervolume
+from search.front_sampler import chances
 from search.limits import Budget
 from search.samplers import SAMPLERS, FixedSampler, SamplerContext, population
-from search.seeds import derived_seed, num_targets, opening
+from search.seeds import derived_seed, opening, seeded_generator
 from search.study import Book, Record
 
 
@@ -18,7 +20,7 @@ def propose(name, seed, *, num=14, per_group=False, encoding=None):
     encoding = encoding or make_encoding(per_group=per_group)
     book = Book(InMemoryStorage(), encoding.distributions)
     evaluator = make_problem(encoding.space).evaluator
-    seeds = opening(encoding, 2, 0)
+    seeds = opening(encoding, 1, 0)
     found = []
     for number in range(len(seeds) + num):
         if number < len(seeds):
@@ -94,26 +96,32 @@ def test_what_lies_outside_the_window_is_scaled_into_it() -> None:
     assert encoding.into_window(inside) == space.nearest(inside)
 
 
-@pytest.mark.parametrize(("budget", "targets"), [("3", 1), ("12", 2), ("24", 5), ("60", 8), ("30m", 5)])
-def test_seeds_take_at_most_about_half_of_the_budget(budget: str, targets: int) -> None:
-    parsed = Budget.parse(budget)
-    assert num_targets(parsed) == targets
-    assert parsed.evaluations is None or 2 * targets <= max(2, parsed.evaluations / 2)
+def test_criteria_are_drawn_by_their_expected_rate_of_success() -> None:
+    used = [{"l1"}, {"l1"}, {"l1", "taylor"}, set(), {"random"}]
+    found = chances(("l1", "taylor", "random", "new"), used, [True, True, False, True, False])
+    # Rates 3/5, 1/3, 1/3 and 1/2: their sum is 53/30.
+    expected = {"l1": 18 / 53, "taylor": 10 / 53, "random": 10 / 53, "new": 15 / 53}
+    assert found == pytest.approx(expected)
 
 
-def test_the_opening_covers_the_window_with_uniform_and_random_widths() -> None:
-    encoding = make_encoding()
-    space, seeds = encoding.space, opening(encoding, 5, 0)
-    assert [seed.origin for seed in seeds] == ["seed: uniform", "seed: random"] * 5
-    assert {seed.criterion for seed in seeds} == set(CRITERIA)
-    targets = [0.9, 0.725, 0.55, 0.375, 0.2]
-    for target, uniform, random in zip(targets, seeds[::2], seeds[1::2], strict=True):
-        for seed in (uniform, random):
-            macs = space.macs(seed.architecture)
-            assert macs in encoding.window
-            assert macs / space.macs(space.dense) == pytest.approx(target, abs=0.08)
-    assert opening(encoding, 5, 0) == seeds
-    assert opening(encoding, 5, 1) != seeds
+def test_criteria_that_have_failed_are_proposed_less() -> None:
+    """Nine bad criteria with twenty failures each: 0.3 of the draws are theirs, not 0.9."""
+    criteria = ("taylor", *(f"bad{number}" for number in range(9)))
+    encoding = make_encoding(criteria=criteria)
+    space = encoding.space
+    book = Book(InMemoryStorage(), encoding.distributions)
+    for number in range(200):
+        architecture = space.sample(seeded_generator(number), macs=0.3 + 0.003 * number)
+        name = criteria[number % 10]
+        proposal = book.ask(FixedSampler(encoding.params(architecture, name)))
+        candidate = encoding.candidate(proposal.params)
+        macs = space.macs(candidate.architecture)
+        score = 0.3 * (name == "taylor") + 0.5 * macs / space.macs(space.dense)
+        evaluation = Evaluation(candidate.id, 1, "refit", 0, score, macs, 1, 0.0)
+        book.tell(proposal, Record(evaluation, "sampler", dict(architecture.items), dict(candidate.chosen)))
+    asked = [book.ask(SAMPLERS["front"](SamplerContext(encoding, seed, 5))) for seed in range(80)]
+    share = sum(proposal.params["criterion"] != "taylor" for proposal in asked) / 80
+    assert 0 < share < 0.15
 
 
 def test_populations_fit_the_budget() -> None:
