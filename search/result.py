@@ -102,6 +102,35 @@ class Comparison:
 
 
 @dataclass(frozen=True, slots=True)
+class Correlation:
+    """How far two scores put the same candidates in the same order.
+
+    Attributes:
+        tau: Kendall's tau-b: 1 for the same order, -1 for the reverse; ``None`` where all scores of one side
+            are equal.
+        low: Lower end of the 95% interval; ``None`` for fewer than four candidates, or without a tau.
+        high: Upper end.
+        n: Candidates that have both scores.
+    """
+
+    tau: float | None
+    low: float | None
+    high: float | None
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class RungCorrelation(Correlation):
+    """What the cheaper of two rungs says about the dearer one, over the candidates that reached both.
+
+    Attributes:
+        rungs: The cheaper and the dearer rung.
+    """
+
+    rungs: tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True)
 class Hypervolume:
     """Area that the front dominates, MACs as a share of dense times score, up to ``reference``."""
 
@@ -119,6 +148,8 @@ class Result:
         controls: Uniform and random widths at equal MACs, treated as the points were.
         counts: Evaluations per rung, e.g. ``{"rung-1": 24, "rung-2": 8, "rung-3": 5}``.
         seconds: Wall clock per phase.
+        warnings: What a reader must know about the space, the statistics and the criteria.
+        correlations: Of each pair of rungs that enough candidates reached; empty in files of older versions.
     """
 
     task: str
@@ -132,6 +163,7 @@ class Result:
     counts: dict[str, int]
     seconds: dict[str, float]
     warnings: tuple[str, ...] = field(default=())
+    correlations: tuple[RungCorrelation, ...] = field(default=())
 
     def to_json(self) -> str:
         """JSON text, with ``schema`` first."""
@@ -156,6 +188,7 @@ class Result:
                 hypervolume=Hypervolume(**raw.pop("hypervolume")),
                 comparisons=tuple(Comparison(**c) for c in raw.pop("comparisons")),
                 warnings=tuple(raw.pop("warnings")),
+                correlations=tuple(_correlation(c) for c in raw.pop("correlations", ())),
                 **raw,
             )
         except (KeyError, TypeError) as error:
@@ -171,3 +204,8 @@ def _point(raw: dict[str, Any]) -> Point:
     for key in ("scores", "test"):
         raw[key] = {method: Summary(**summary) for method, summary in raw[key].items()}
     return Point(**raw)
+
+
+def _correlation(raw: dict[str, Any]) -> RungCorrelation:
+    lower, upper = raw.pop("rungs")
+    return RungCorrelation(**raw, rungs=(lower, upper))

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from rich import box
 from rich.table import Table
 
-from search.report.words import METHOD_NAMES, Metric, count, duration, share, verdict
+from search.report.words import METHOD_NAMES, Metric, correlation_words, count, duration, share, verdict
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -70,6 +70,7 @@ def print_result(console: Console, result: Result, folder: Path) -> None:
     table.add_row("dense", "100%", "100%", metric.value(dense.score), metric.value(dense.test), *blank)
     lines = [f"* method whose weights are saved, chosen on holdout. {_counts(result)}"]
     lines += [verdict(comparison, metric) for comparison in result.comparisons]
+    lines += [correlation_words(found) for found in result.correlations[:1]]
     lines += [f"warning: {warning}" for warning in result.warnings]
     lines += [f"report: {folder / 'report.html'}", f"networks: {folder / 'architectures'}"]
     console.print(table)

@@ -74,16 +74,6 @@ class Gap:
 
 
 @dataclass(frozen=True, slots=True)
-class Agreement:
-    """Spearman's rank correlation of the holdout scores that the same candidates had on two rungs."""
-
-    lower: int
-    upper: int
-    rho: float
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
 class Run:
     """What a run folder says.
 
@@ -148,14 +138,21 @@ def _check(result: Result) -> None:
     """Refuse what would break a page or lead out of the folder; JSON says nothing about types."""
     if not (result.dense.macs >= 1 and result.dense.params >= 1):
         raise ValueError("the dense network needs positive `macs` and `params`")
+    for found in result.correlations:
+        if not all(number is None or _is_finite(number) for number in (found.tau, found.low, found.high)):
+            raise ValueError("a correlation needs finite numbers")
     for point in (*result.points, *result.dominated, *result.controls):
         numbers = (point.macs, point.params, point.score, *point.widths.values())
         summaries = (*point.scores.values(), *point.test.values())
         numbers += tuple(number for summary in summaries for number in (summary.mean, summary.sd or 0))
-        if not all(isinstance(number, int | float) and math.isfinite(number) for number in numbers):
+        if not all(map(_is_finite, numbers)):
             raise ValueError(f"point {point.id!r} needs finite numbers")
         if re.fullmatch(r"\w[\w.-]*", point.id) is None:
             raise ValueError(f"{point.id!r} is no id: it names a folder under architectures/")
+
+
+def _is_finite(number: object) -> bool:
+    return isinstance(number, int | float) and math.isfinite(number)
 
 
 def load_config(folder: Path) -> dict[str, object]:
@@ -228,29 +225,6 @@ def _gap(method: str, differences: Sequence[float]) -> Gap:
         return Gap(method, mean, None, None, n)
     half = float(stats.t.ppf(0.975, n - 1)) * stdev(differences) / n**0.5
     return Gap(method, mean, mean - half, mean + half, n)
-
-
-def agreements(all_dots: Iterable[Dot]) -> tuple[Agreement, ...]:
-    """What a cheap score is worth: rank correlation of every pair of rungs over shared candidates."""
-    by_rung: dict[int, dict[str, float]] = defaultdict(dict)
-    for dot in all_dots:
-        by_rung[dot.rung][dot.id] = dot.score
-    found = []
-    for lower in sorted(by_rung):
-        for upper in sorted(rung for rung in by_rung if rung > lower):
-            shared = sorted(by_rung[lower].keys() & by_rung[upper].keys())
-            if len(shared) >= 3:
-                pairs = [(by_rung[lower][name], by_rung[upper][name]) for name in shared]
-                found.append(Agreement(lower, upper, _spearman(pairs), len(shared)))
-    return tuple(agreement for agreement in found if agreement.rho == agreement.rho)
-
-
-def _spearman(pairs: Sequence[tuple[float, float]]) -> float:
-    """Rank correlation; NaN when one side is constant."""
-    first, second = (stats.rankdata(values) for values in zip(*pairs, strict=True))
-    if first.std() == 0 or second.std() == 0:
-        return float("nan")
-    return float(stats.pearsonr(first, second).statistic)
 
 
 def csv_rows(run: Run) -> list[dict[str, object]]:

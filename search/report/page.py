@@ -11,7 +11,7 @@ from plotly.offline import get_plotlyjs
 
 from search.config import DERIVED, option_name
 from search.report import words
-from search.report.data import agreements, training_gaps
+from search.report.data import training_gaps
 from search.report.marks import rung_label
 from search.report.plot import plot_json
 
@@ -39,6 +39,8 @@ def render_page(run: Run) -> str:
         "value": metric.value,
         "signed": metric.signed,
         "summary": metric.summary,
+        "criteria": words.criteria_words,
+        "tau": words.tau_words,
     }
     return environment.get_template("template.html.j2").render(
         run=run,
@@ -50,7 +52,8 @@ def render_page(run: Run) -> str:
         reach=words.reach(result),
         verdicts=[words.verdict(comparison, metric) for comparison in main_comparisons(run)],
         training=[words.training_verdict(gap, metric) for gap in training_gaps(result)],
-        agreements=[words.agreement_words(agreement) for agreement in agreements(run.dots)],
+        correlation=words.correlation_words(result.correlations[0]) if result.correlations else None,
+        origins=words.origin_words(result.points),
         methods=_methods(run),
         method_names=words.METHOD_NAMES,
         rung_counts=[(_rung_title(name), number) for name, number in result.counts.items()],

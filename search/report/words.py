@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from search.report.data import Agreement, Gap
-    from search.result import Comparison, Dense, Point, Result, Summary
+    from collections.abc import Mapping, Sequence
+
+    from search.report.data import Gap
+    from search.result import Comparison, Dense, Point, Result, RungCorrelation, Summary
 
 Split = Literal["test", "holdout"]
 
 #: What each method is called where people read it.
 METHOD_NAMES = {
     "refit": "Re-fit, no training",
+    "careful": "Careful re-fit, no training",
     "finetune": "Fine-tuned",
     "scratch_e": "Scratch-E",
     "scratch_b": "Scratch-B",
@@ -190,10 +194,46 @@ def training_verdict(gap: Gap, metric: Metric) -> str:
     )
 
 
-def agreement_words(agreement: Agreement) -> str:
-    """What the cheaper of two rungs says about the dearer one."""
-    rho = f"{agreement.rho:.2f}".replace("-", "\N{MINUS SIGN}")
-    return (
-        f"Rungs {agreement.lower} and {agreement.upper} rank the {agreement.n} candidates that reached both "
-        f"with a correlation of {rho} (Spearman; 1 is the same order)."
-    )
+def correlation_words(found: RungCorrelation) -> str:
+    """Whether the cheaper of two rungs told candidates apart as the dearer one did."""
+    lower, upper = found.rungs
+    among = f"among the {found.n} candidates that both scored"
+    if found.tau is None:
+        return f"Rungs {lower} and {upper} can not be compared: {among}, all scores of one rung are equal."
+    tau = f"Kendall's tau {tau_words(found.tau)}"
+    if found.low is None or found.high is None:
+        return f"Rungs {lower} and {upper}: {tau} {among}, too few for an interval."
+    interval = f"95% interval {tau_words(found.low)} to {tau_words(found.high)}"
+    if found.low <= 0 <= found.high:
+        return (
+            f"Not shown that rung {lower} ranks as rung {upper} does: {among}, the {interval} of {tau} "
+            "contains zero."
+        )
+    pairs = f"about {50 * (1 + found.tau):.0f} of 100 pairs {among}"
+    if found.tau < 0:
+        agreed = f"it agreed with rung {upper} on the order of only {pairs}"
+        return f"Rung {lower} misled: {agreed}: {tau} ({interval})."
+    return f"Rung {lower} agreed with rung {upper} on the order of {pairs}: {tau} ({interval})."
+
+
+def tau_words(number: float | None) -> str:
+    """A rank correlation with two digits, the minus as a minus."""
+    return "none" if number is None else f"{round(number, 2) + 0:.2f}".replace("-", "\N{MINUS SIGN}")
+
+
+def origin_words(points: Sequence[Point]) -> str:
+    """How many points each seed and sampler found, most first: ``2 seed: uniform, 1 sampler: front``."""
+    counts = Counter(point.origin for point in points)
+    return ", ".join(f"{n} {origin}" for origin, n in sorted(counts.items(), key=lambda of: (-of[1], of[0])))
+
+
+def criteria_words(criteria: Mapping[str, str], most: int = 4) -> str:
+    """How many groups each criterion cuts, most first, the rarest summed up."""
+    counts = Counter(criteria.values())
+    ranked = sorted(counts, key=lambda name: (-counts[name], name))
+    if len(ranked) < 2:
+        return "".join(ranked) or "none: nothing was removed"
+    first, *others = ranked[:most]
+    groups = "group" if counts[first] == 1 else "groups"
+    named = f"{first} in {counts[first]} {groups}" + "".join(f", {name} in {counts[name]}" for name in others)
+    return f"{named} and {len(ranked) - most} more" if len(ranked) > most else named

@@ -9,7 +9,7 @@ import optuna
 
 from evaluators.evaluation import Evaluation
 from search.journal import open_journal
-from search.result import Comparison, Dense, Hypervolume, Point, Result, Summary
+from search.result import Comparison, Dense, Hypervolume, Point, Result, RungCorrelation, Summary
 from search.study import Book, Record
 
 GROUPS = {"stem": 8, "block.conv1": 16, "block.conv2": 32}
@@ -67,8 +67,21 @@ def make_result(**changes):
         counts={"rung-1": 24, "rung-2": 8, "rung-3": 24},
         seconds={"dense": 12.4, "finals": 200.0},
         warnings=("aten::foo has no rule.",),
+        correlations=(
+            RungCorrelation(0.714, 0.302, 0.902, 8, rungs=(1, 2)),
+            RungCorrelation(0.2, -0.45, 0.72, 5, rungs=(2, 3)),
+        ),
     )
     return replace(result, **changes)
+
+
+EMPTY = make_result(
+    points=(),
+    dominated=(),
+    controls=(),
+    comparisons=(),
+    hypervolume=Hypervolume(0.0, {"macs": 1.0, "score": 0.0}),
+)
 
 
 def make_run(folder, result=None, *, config=None, candidate="0123456789", journal=True):
