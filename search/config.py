@@ -35,6 +35,7 @@ class RunConfig:
         include: Patterns of groups that may be pruned; all when empty.
         exclude: Patterns of groups that stay whole.
         criteria: Allowed criteria, resolved.
+        statistics_memory: Memory for the layers' second moments.
         criterion_per_group: Whether each group has a criterion of its own.
         sampler: Who proposes.
         final: Points that are trained to the end.
@@ -65,6 +66,7 @@ class RunConfig:
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
     criteria: tuple[str, ...] = ()
+    statistics_memory: str = "4GiB"
     criterion_per_group: bool = False
     sampler: str = "front"
     final: int = 5

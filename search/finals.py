@@ -7,7 +7,7 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from evaluators.evaluation import METHODS
+from evaluators.evaluation import METHODS, SEARCHED
 from search.encoding import share_of
 from search.front import front, spread
 from search.local import mark_of
@@ -105,7 +105,12 @@ class Finals:
         return sorted((below[name] for name in picked | (done & set(below))), key=mark_of)
 
     def _non_dominated(self) -> list[Record]:
-        records = {r.evaluation.candidate: r for r in self._run.book.records(self._rung) if not r.is_control}
+        searched = SEARCHED[self._rung]
+        records = {
+            r.evaluation.candidate: r
+            for r in self._run.book.records(self._rung)
+            if not r.is_control and r.evaluation.method == searched
+        }
         return [records[mark.id] for mark in front(self._run.marks(self._rung))]
 
     def _with_controls(self, points: list[Record]) -> list[Record]:
@@ -158,8 +163,9 @@ class Finals:
     def _expect(self, points: list[Record]) -> None:
         each = len(METHODS[self._rung]) * len(self._seeds)
         num_controls = len(self._with_controls(points)) * len(CONTROLS)
-        if self._rung == 3:
-            self._run.progress.expect({3: each * (len(points) + num_controls)})
+        searched = len(self._run.marks(1)) if self._rung == 1 else 0
+        if self._rung != 2:
+            self._run.progress.expect({self._rung: searched + each * (len(points) + num_controls)})
 
 
 def _most_frequent(criteria: Iterable[str], default: str) -> str:

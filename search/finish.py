@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from scipy import stats
 
+from evaluators.evaluation import METHODS
+from search.correlation import rung_correlations
 from search.finals import CONTROLS
 from search.front import REFERENCE, Mark, front, hypervolume
 from search.result import Comparison, Dense, Hypervolume, Point, Result, Summary
@@ -80,9 +82,10 @@ def finish(run: Run, contenders: Sequence[Contender], folder: Path, warnings: Se
         controls=tuple(p for p in points if p.control_of is not None),
         hypervolume=Hypervolume(hypervolume(final, dense.macs), dict(REFERENCE)),
         comparisons=tuple(compare(points, kind, split) for kind in CONTROLS for split in ("holdout", "test")),
-        counts={f"rung-{rung}": len(run.book.records(rung)) for rung in RUNGS},
+        counts={f"rung-{rung}": _count(run.book.records(rung)) for rung in RUNGS},
         seconds={},
         warnings=tuple(warnings),
+        correlations=rung_correlations(run.book.all_records(), run.config.seed),
     )
     return write_front(result, run.clock.totals(), folder)
 
@@ -121,6 +124,13 @@ def compare(points: Sequence[Point], control: str, split: str) -> Comparison:
         return Comparison(control, split, mean, None, None, n)
     margin = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5
     return Comparison(control, split, mean, mean - margin, mean + margin, n)
+
+
+def _count(records: Sequence[Record]) -> int:
+    """Trainings; without training, candidates: one that was re-fitted twice counts once."""
+    evaluations = [record.evaluation for record in records]
+    trained = {m for rung in (2, 3) for m in METHODS[rung]}
+    return len({(e.candidate, e.method if e.method in trained else "", e.seed) for e in evaluations})
 
 
 class NotedScores:

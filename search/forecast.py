@@ -6,7 +6,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from evaluators.evaluation import METHODS
+from evaluators.evaluation import METHODS, SEARCHED
 from search.limits import Budget
 from search.rungs import quota
 
@@ -65,7 +65,8 @@ class Forecast:
         return searching + sum(part for part in parts.values() if part is not None)
 
     def _part(self, rung: int, missing: int) -> float | None:
-        each = [self._one(rung, method) for method in METHODS[rung]]
+        methods = (SEARCHED[rung],) if rung in SEARCHED else METHODS[rung]
+        each = [self._one(rung, method) for method in methods]
         if missing and None in each:
             return None
         return missing * sum(seconds or 0.0 for seconds in each) / len(each)

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from spaces.space import Space
 
 _SECONDS = {"s": 1, "m": 60, "h": 3600}
+_BYTES = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 _MAGNITUDES = {"": 1.0, "k": 1e3, "M": 1e6, "G": 1e9}
 
 #: Random architectures that look for a way into a narrow window.
@@ -103,6 +104,18 @@ class Window:
             raise OptionError(
                 "macs", text, f"no architecture lies in this window; {reachable}, nearest {nearest}."
             )
+
+
+def memory_bytes(text: str) -> int:
+    """``4GiB``, ``500MiB`` or a number of bytes.
+
+    Raises:
+        OptionError: If the text is none of these, or not positive.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)(KiB|MiB|GiB)?", text)
+    if not match or not (size := int(float(match[1]) * _BYTES[match[2] or ""])):
+        raise OptionError("statistics-memory", text, "give a size such as 500MiB or 4GiB.")
+    return size
 
 
 def _bound(text: str, window: str, dense: int) -> float:

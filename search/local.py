@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from evaluators.evaluation import METHODS, SEARCHED
 from search.front import Mark, coarse, front
 from search.limits import Budget
 from search.problem import Clock
@@ -76,8 +77,9 @@ class Run:
         return max(planned, sum(record.is_control for record in self.book.records(1)))
 
     def marks(self, rung: int) -> list[Mark]:
-        """Scores of the proposals that were evaluated on a rung; on rung 3 see :mod:`search.finals`."""
-        return [mark_of(record) for record in self.book.records(rung) if not record.is_control]
+        """Scores by which proposals are compared on rung 1 or 2; for rung 3 see :mod:`search.finals`."""
+        records = self.book.records(rung)
+        return [mark_of(r) for r in records if not r.is_control and r.evaluation.method == SEARCHED.get(rung)]
 
     def evaluate(
         self, candidate: Candidate, how: tuple[int, Method, int], origin: str, beside: str | None
@@ -104,10 +106,13 @@ class Run:
 
     def _may_matter(self, record: Record) -> bool:
         """Whether a network of the highest rung can still be part of the result."""
-        if record.evaluation.rung == 3 or record.is_control:
+        rung, method = record.evaluation.rung, record.evaluation.method
+        if method not in METHODS[rung]:
+            return False
+        if record.is_control or method != SEARCHED.get(rung):
             return True
         mark = mark_of(record)
-        return mark in front([*self.marks(record.evaluation.rung), mark])
+        return mark in front([*self.marks(rung), mark])
 
 
 def phase_of(rung: int) -> str:
@@ -131,7 +136,9 @@ class LocalSearch:
         self._run, self._book, self._config = run, run.book, run.config
         self._seconds_before = sum(r.evaluation.seconds for rung in (1, 2) for r in run.book.records(rung))
         self._start = time.monotonic()
-        self._seeds: Sequence[Seed] = opening(run.encoding, run.config.num_targets, run.config.seed)
+        self._seeds: Sequence[Seed] = opening(
+            run.encoding, run.config.num_targets, run.config.seed, run.problem.knowledge
+        )
 
     def search(self) -> None:
         """Propose, evaluate and promote until the budget is spent."""
@@ -184,8 +191,6 @@ class LocalSearch:
             return
         book.tell(proposal, record)
         run.progress.evaluated(record)
-        if self._config.max_rung == 1:
-            run.weights.drop_all_but(mark.id for mark in front(run.marks(1)))
 
     def _is_known(self, candidate: Candidate) -> bool:
         found = self._book.find(candidate.id, 1, "refit", self._config.seed)

@@ -15,7 +15,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from evaluators.criteria import CRITERIA
+from evaluators.criteria import CRITERIA, NORMALISATIONS
 from evaluators.ladder import Ladder
 from evaluators.options import OptionError, choose
 from evaluators.prepare import prepare, train_dense
@@ -27,11 +27,12 @@ from search.drive import drive, finished_result
 from search.encoding import Encoding
 from search.forecast import expected_counts
 from search.journal import driver_lock
-from search.limits import Budget
+from search.limits import Budget, memory_bytes
 from search.problem import Clock, Problem
 from search.progress import Display
 from search.report.words import Metric, duration
 from search.samplers import SAMPLERS
+from search.seeds import Knowledge
 from search.show import found_lines, plan_lines, print_result
 from search.study import RUNGS
 from search.survey import Survey, forecast, installed_versions, measure_epoch, survey
@@ -40,6 +41,7 @@ from spaces.surgery import rebuild
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
+    from evaluators.prepare import Prepared
     from search.result import Result
 
 logger = logging.getLogger(__name__)
@@ -133,6 +135,13 @@ Examples:
     multiple=True,
     metavar="NAMES",
     help=f"Criteria to search among: {', '.join(CRITERIA)}; all by default.",
+)
+@click.option(
+    "--statistics-memory",
+    metavar="SIZE",
+    default="4GiB",
+    show_default=True,
+    help="Memory for the layers' second moments; those that do not fit are approximated per channel.",
 )
 @click.option(
     "--criterion-per-group", is_flag=True, help="Search a criterion for each group instead of one for all."
@@ -274,6 +283,7 @@ def _absolute(options: dict[str, Any]) -> dict[str, Any]:
 def _check(config: RunConfig) -> None:
     """Rules that need neither model nor data."""
     Budget.parse(config.budget)
+    memory_bytes(config.statistics_memory)
     choose("sampler", config.sampler, SAMPLERS)
     for name in config.criteria:
         choose("criterion", name, CRITERIA)
@@ -349,7 +359,14 @@ def _search(display: Display, folder: Path, found: Survey, clock: Clock) -> Resu
     display.begin("scoring the dense network and its units")
     with clock.phase("prepare"):
         prepared = prepare(
-            task, found.space, found.precision, seed=config.seed, folder=folder, criteria=config.criteria
+            task,
+            found.space,
+            found.precision,
+            seed=config.seed,
+            folder=folder,
+            criteria=config.criteria,
+            memory=memory_bytes(config.statistics_memory),
+            on_stage=display.begin,
         )
         display.forecast.seconds_per_epoch = measure_epoch(found)
     display.say(f"dense network: {metric.value(prepared.dense_score)} {metric.title} on holdout")
@@ -361,17 +378,32 @@ def _search(display: Display, folder: Path, found: Survey, clock: Clock) -> Resu
         task=task.name,
         metric=task.metric,
         space=found.space,
-        evaluator=Ladder(task, found.space, prepared.scores, found.precision, on_step=display.step),
+        evaluator=Ladder(
+            task, found.space, prepared.scores, prepared.refit, found.precision, on_step=display.step
+        ),
         dense_model=task.model,
         dense_score=prepared.dense_score,
         unseal=task.test.unseal,
         rebuild=lambda path: rebuild(task.model, path),
         exact_scores=found.precision.dtype == "float32",
+        knowledge=_knowledge(prepared),
     )
     applicable = {group.name: prepared.criteria_for(group.name) for group in found.space.groups}
     encoding = Encoding(found.space, found.window, config.criteria, config.criterion_per_group, applicable)
     warnings = (*found.space.warnings, *prepared.warnings)
     return drive(problem, config, encoding, folder, display, clock, warnings)
+
+
+def _knowledge(prepared: Prepared) -> Knowledge:
+    """For the seeds. Divided by the group's mean, a criterion's scores compare across groups."""
+    criteria = dict.fromkeys(name for scores in prepared.scores.values() for name in scores)
+    scores = {
+        name: {
+            g: NORMALISATIONS["mean"](found[name]) for g, found in prepared.scores.items() if name in found
+        }
+        for name in criteria
+    }
+    return Knowledge(curves=prepared.curves, sensitivities=prepared.sensitivities, scores=scores)
 
 
 @contextlib.contextmanager

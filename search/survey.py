@@ -111,6 +111,7 @@ def forecast(found: Survey, seconds_per_epoch: float | None) -> Forecast:
     passes = (len(task.holdout) + calibration) * _FORWARD_SHARE / len(task.train)
     epochs = {
         (1, "refit"): passes,
+        (1, "careful"): passes,
         (2, "finetune"): recipe.brief_epochs + 2 * passes,
         (3, "finetune"): recipe.finetune_epochs,
         (3, "scratch_e"): recipe.epochs,

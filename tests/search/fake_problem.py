@@ -70,7 +70,7 @@ class FakeEvaluator:
         loss = sum(sensitivity * (1 - ratios[group.name]) ** 2 for sensitivity, group in groups)
         loss += {"l1": 0.01, "taylor": 0.0, "random": 0.05}[next(iter(candidate.criteria.values()), "taylor")]
         noise = zlib.crc32(f"{candidate.id} {rung} {method} {seed}".encode()) / 2**32 - 0.5
-        gain = {"refit": 1.0, "finetune": 0.6, "scratch_e": 0.7, "scratch_b": 0.65}[method]
+        gain = {"refit": 1.0, "careful": 0.8, "finetune": 0.6, "scratch_e": 0.7, "scratch_b": 0.65}[method]
         return 0.95 - gain * loss / rung + 0.02 * noise / rung
 
     def architecture_document(self, candidate):

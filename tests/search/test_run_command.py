@@ -72,6 +72,7 @@ def test_the_flags_are_these() -> None:
     assert flags == {
         "--task",
         "--model",
+        "--statistics-memory",
         "--weights",
         "--data-root",
         "--holdout",
@@ -125,7 +126,7 @@ def vars_of(config: RunConfig) -> dict[str, object]:
     ("arguments", "message"),
     [
         (["--sampler", "fornt"], "--sampler 'fornt': unknown sampler; did you mean front?"),
-        (["--criterion", "l1,tailor"], "--criterion 'tailor': unknown criterion; did you mean taylor?"),
+        (["--criterion", "l1,tailor"], "--criterion 'tailor': unknown criterion; did you mean taylor"),
         (["--budget", "0"], "--budget 0: must be more than zero."),
         (["--budget", "-4"], "--budget -4: must be more than zero."),
         (["--budget", "lots"], "--budget lots: give a whole number of candidates, or a time"),

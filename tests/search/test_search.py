@@ -27,6 +27,10 @@ def on_rung(folder, rung):
     return [r for r in read_evaluations(folder) if r.evaluation.rung == rung]
 
 
+def num_candidates(folder, rung):
+    return len({r.evaluation.candidate for r in on_rung(folder, rung)})
+
+
 def test_equal_seeds_give_equal_studies_and_other_seeds_others(run_fake) -> None:
     _, _, first = run_fake("first", seed=3)
     _, _, again = run_fake("again", seed=3)
@@ -110,9 +114,14 @@ def test_a_run_below_rung_3_has_all_non_dominated_evaluations_as_points(run_fake
 
 def test_on_rung_1_alone_the_controls_are_part_of_the_budget(run_fake) -> None:
     result, evaluator, folder = run_fake(budget="16", max_rung=1, final=2)
-    controls = [r for r in on_rung(folder, 1) if r.is_control]
-    assert len(on_rung(folder, 1)) - len(controls) == 12
-    assert result.counts["rung-1"] == len(evaluator.evaluated) <= 16
+    methods = Counter((r.evaluation.method, r.is_control) for r in on_rung(folder, 1))
+    assert methods["refit", False] == 12
+    assert methods["careful", False] == len(result.points) + len(result.dominated)
+    assert 0 < methods["careful", True] <= len(result.controls)  # one may be known already
+    assert methods["refit", True] == 0
+    assert result.counts["rung-1"] == num_candidates(folder, 1) <= 16
+    assert {point.weights for point in result.points} == {"careful"}
+    assert sum(methods.values()) == len(evaluator.evaluated)
 
 
 def test_scores_that_are_not_exact_are_measured_again(run_fake) -> None:
@@ -242,14 +251,14 @@ def test_an_extended_short_ladder_ends_with_the_counts_of_a_longer_one(run_fake,
         return sum(not record.is_control for record in on_rung(folder, 2))
 
     assert climbed(grown) == climbed(whole) == (8 if max_rung == 2 else 0)
-    assert len(on_rung(grown, 1)) <= 24
-    assert len(on_rung(whole, 1)) <= 24
+    assert num_candidates(grown, 1) <= 24
+    assert num_candidates(whole, 1) <= 24
 
 
 def test_more_finals_on_rung_1_do_not_overdraw_the_budget(run_fake) -> None:
     run_fake(budget="24", max_rung=1, final=2)
     _, _, folder = run_fake(budget="24", max_rung=1, final=8)
-    assert len(on_rung(folder, 1)) <= 24
+    assert num_candidates(folder, 1) <= 24
 
 
 def test_what_a_user_keeps_in_architectures_stays(run_fake) -> None:
