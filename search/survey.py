@@ -17,10 +17,11 @@ from evaluators.flops import count_macs
 from evaluators.options import OptionError
 from evaluators.precision import Precision
 from evaluators.prepare import check_criteria, fingerprint
+from evaluators.statistics.gather import check_calibration
 from evaluators.tasks import TaskOptions, load_task
 from evaluators.train import train
 from search.forecast import Forecast
-from search.limits import Budget, Window
+from search.limits import Budget, Window, memory_bytes
 from search.samplers import population
 from search.seeds import num_targets
 from spaces.trace import trace
@@ -69,6 +70,7 @@ def survey(config: RunConfig) -> Survey:
     _check_groups(config, space)
     _check_cost(config, task, space)
     check_criteria(task, space, config.criteria)
+    _check_calibration(config, task, space)
     window = Window.parse(config.macs, space)
     precision = _precision(config, task.model, space.macs(space.dense))
     found = _fingerprint(config, task.model)
@@ -166,6 +168,14 @@ def installed_versions() -> dict[str, str]:
         with contextlib.suppress(importlib.metadata.PackageNotFoundError):
             found[name] = importlib.metadata.version(name)
     return found
+
+
+def _check_calibration(config: RunConfig, task: Task, space: Space) -> None:
+    try:
+        check_calibration(task, space, memory_bytes(config.statistics_memory))
+    except FloatingPointError as error:
+        option, value = ("weights", config.weights) if config.weights else ("task", config.task)
+        raise OptionError(option, value, str(error)) from error
 
 
 def _check_cost(config: RunConfig, task: Task, space: Space) -> None:

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
+from evaluators.calibration import first_samples
 from evaluators.options import OptionError
 from evaluators.scoring import call, eval_mode
-from evaluators.statistics.layers import Layer, find_layers
+from evaluators.statistics.layers import Layer, find_layers, watched
 from evaluators.statistics.records import Statistics, UnitStatistics
 from evaluators.statistics.sites import channels_last, num_groups
 from evaluators.statistics.sums import ChannelSums, MomentSums, joint_histogram, moments_bytes, num_columns
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 #: Samples below which nothing can be estimated.
 LEAST_SAMPLES = 8
 DEFAULT_MEMORY = 4 * 2**30
+_UNITS = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 _NUM_BINS = 32
 #: Positions per layer that estimate how much its outputs vary.
 _VARIANCE_ROWS = 4096
@@ -65,9 +67,7 @@ def gather(
     for inputs, targets in batches:
         first = inputs if first is None else first
         num_batches, samples = num_batches + 1, samples + len(targets)
-    if samples < LEAST_SAMPLES:
-        rule = f"calibrates on {samples} samples; at least {LEAST_SAMPLES} are needed."
-        raise OptionError("task", task.name, rule)
+    _check_samples(task, samples)
     layers = find_layers(model, first)
     sweep = _Sweep(model, space.groups, layers, num_batches, memory, seed)
     with eval_mode(model), _differentiable(model.parameters()), sweep.watching():
@@ -84,6 +84,41 @@ def gather(
         gradients={name: (total / sweep.samples).cpu() for name, total in sweep.gradients.items()},
         warnings=sweep.warnings(),
     )
+
+
+def check_calibration(task: Task, space: Space, memory: int) -> None:
+    """Refuse, before anything is written, what :func:`gather` would refuse after the dense training.
+
+    Reads a few calibration batches; a pretrained model runs once, on the CPU.
+
+    Raises:
+        OptionError: If there are too few samples, or the memory is too small for any layer.
+        FloatingPointError: If an activation of a pretrained model is not finite; names the layer.
+    """
+    with torch.random.fork_rng(devices=[]):
+        loader = task.train if task.calibration is None else task.calibration
+        few = list(first_samples(loader, LEAST_SAMPLES))
+    _check_samples(task, sum(len(targets) for _, targets in few))
+    model = task.model
+    with eval_mode(model), torch.no_grad():
+        layers = find_layers(model, few[0][0])
+        _that_fit({name: model.get_submodule(name) for name in _readers(space.groups, layers)}, memory)
+        if task.pretrained:
+            with watched(model, _check_finite, _check_finite):
+                call(model, few[0][0])
+
+
+def _check_samples(task: Task, samples: int) -> None:
+    if samples < LEAST_SAMPLES:
+        rule = f"calibrates on {samples} samples; at least {LEAST_SAMPLES} are needed."
+        raise OptionError("task", task.name, rule)
+
+
+def _check_finite(name: str, module: nn.Module, inputs: Tensor, output: Tensor) -> None:
+    del module
+    for what, values in (("reads", inputs), ("puts out", output)):
+        if not values.isfinite().all():
+            raise FloatingPointError(f"layer {name!r} {what} NaN or infinity on calibration data.")
 
 
 class _Sweep:
@@ -130,7 +165,7 @@ class _Sweep:
         def pre_hook(module: nn.Module, args: tuple[Tensor, ...]) -> tuple[Tensor, ...] | None:
             inputs = args[0]
             if not inputs.isfinite().all():
-                raise FloatingPointError(f"Layer {name!r} reads NaN or infinity on calibration data.")
+                raise FloatingPointError(f"layer {name!r} reads NaN or infinity on calibration data.")
             if not inputs.requires_grad:
                 return None
             own = inputs.view_as(inputs)
@@ -183,7 +218,14 @@ class _Sweep:
 
     def _slots(self, group: ChannelGroup) -> list[tuple[str, Tensor]]:
         """Reading layers, and which ``(width, n)`` of their input channels each unit owns."""
-        return [(name, slots) for name, found in self._readers.items() for g, slots in found if g is group]
+        places = [(name, slots) for name, found in self._readers.items() for g, slots in found if g is group]
+        found = []
+        for name, slots in places:
+            # The weights' columns are those of every conv group.
+            module = self._modules[name]
+            starts = range(0, _channels(module), per_conv_group(module))
+            found.append((name, torch.cat([slots + start for start in starts], dim=1)))
+        return found
 
     def units(self) -> dict[str, UnitStatistics]:
         """Of every group that some layer reads."""
@@ -228,7 +270,7 @@ class _Sweep:
 def _readers(
     groups: Sequence[ChannelGroup], layers: Mapping[str, Layer]
 ) -> dict[str, list[tuple[ChannelGroup, Tensor]]]:
-    """Layers that read a group, and the ``(width, n)`` input channels of each unit, all conv groups'."""
+    """Layers that read a group, and the ``(width, n)`` slots of each unit in their weights' dimension 1."""
     found: dict[str, list[tuple[ChannelGroup, Tensor]]] = defaultdict(list)
     for group in groups:
         for member in group.members:
@@ -239,9 +281,14 @@ def _readers(
 
 
 def _channels(layer: nn.Module) -> int:
+    return per_conv_group(layer) * num_groups(layer)
+
+
+def per_conv_group(layer: nn.Module) -> int:
+    """Input channels of one conv group."""
     weight = layer.weight
     assert isinstance(weight, Tensor)
-    return weight.shape[1] * num_groups(layer)
+    return weight.shape[1]
 
 
 def _that_fit(modules: Mapping[str, nn.Module], memory: int) -> set[str]:
@@ -255,9 +302,15 @@ def _that_fit(modules: Mapping[str, nn.Module], memory: int) -> set[str]:
         fitting.add(name)
     if sizes and not fitting:
         least, name = sizes[0]
-        rule = f"the second moments of the smallest layer, {name}, need {least / 2**20:.3g}MiB."
-        raise OptionError("statistics-memory", f"{memory / 2**20:.3g}MiB", rule)
+        rule = f"the second moments of the smallest layer, {name}, need {_readable(least)}."
+        raise OptionError("statistics-memory", _readable(memory), rule)
     return fitting
+
+
+def _readable(size: int) -> str:
+    """Bytes in the largest unit that is not above them."""
+    unit, factor = next((u, f) for u, f in _UNITS.items() if size >= f or f == 1)
+    return f"{size / factor:.3g}{unit}"
 
 
 def _importance(
