@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
 from evaluators.calibration import first_samples
@@ -123,6 +124,8 @@ class Refit:
 
     def _recalibrate_if_better(self, model: nn.Module, samples: int) -> None:
         """New BatchNorm statistics, unless the loss on calibration data is lower with the old ones."""
+        if not any(isinstance(module, _BatchNorm) for module in model.modules()):
+            return
         before = {name: buffer.clone() for name, buffer in model.named_buffers()}
         old = self.loss(model)
         recalibrate(model, first_samples(self._batches, max(samples, _CHECK_SAMPLES)), self._precision)
