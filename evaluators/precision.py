@@ -96,10 +96,18 @@ class Precision:
         torch.set_num_threads(self.threads)
         torch.backends.cudnn.allow_tf32 = False
 
-    def context(self) -> AbstractContextManager[object]:
-        """Autocast to :attr:`dtype`."""
+    def context(self, *, weights_change: bool = False) -> AbstractContextManager[object]:
+        """Autocast to :attr:`dtype`.
+
+        Args:
+            weights_change: Whether weights are written inside. Autocast keeps the rounded weights that it
+                has made, and would go on with stale ones.
+        """
         device_type = torch.device(self.device).type
-        return torch.autocast(device_type, dtype=torch.bfloat16, enabled=self.dtype == "bfloat16")
+        enabled = self.dtype == "bfloat16"
+        return torch.autocast(
+            device_type, dtype=torch.bfloat16, enabled=enabled, cache_enabled=not weights_change
+        )
 
     def place(self, model: nn.Module) -> nn.Module:
         """Move to the device and layout, in place."""

@@ -23,6 +23,7 @@ from evaluators.statistics.targets import Target, collect_targets
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
+    from evaluators.precision import Precision
     from evaluators.statistics.layers import Layer
     from spaces.surgery import KeptSlots
 
@@ -67,7 +68,9 @@ class Lesson:
         return cls(inputs, layers, collect_targets(dense, layers, inputs, num_rows, seed))
 
 
-def refit_carefully(model: nn.Module, dense: nn.Module, slots: KeptSlots, lesson: Lesson) -> list[str]:
+def refit_carefully(
+    model: nn.Module, dense: nn.Module, slots: KeptSlots, lesson: Lesson, precision: Precision
+) -> list[str]:
     r"""Fit each layer to what the dense network puts out, given what the cut network puts in; in place.
 
     Layers are fitted in the order in which they run, while one batch passes through: each sees the
@@ -78,21 +81,22 @@ def refit_carefully(model: nn.Module, dense: nn.Module, slots: KeptSlots, lesson
               - (\mathrm{bn}(X W_\mathrm{dense}) + s) \big\|^2
 
     Where a ReLU follows, what is negative in both networks counts as equal. The ridge is chosen on held-out
-    positions, and a layer that would do worse there than its inherited
-    weights keeps them. Layers in front of the first one that lost an input read what they always read, and
-    stay as they are.
+    positions, and a layer that would do worse there than its inherited weights keeps them, with a constant
+    that suits its new inputs. Layers in front of the first one that lost an input read what they always
+    read, and stay as they are.
 
     Args:
-        model: The cut network in eval mode and fp32, on the lesson's device; changed.
+        model: The cut network in fp32, on the lesson's device; changed.
         dense: The network that it was cut from.
         slots: What the cut kept, from :func:`spaces.surgery.kept_slots`.
         lesson: From the dense network.
+        precision: Autocast of the forward pass; problems are solved in fp32 and float64.
 
     Returns:
         Names of the layers whose problem was singular or not finite; they keep their inherited weights.
     """
-    refit = _Refit(model, dense, slots, lesson)
-    with eval_mode(model), torch.no_grad(), refit.hooked():
+    refit = _Refit(model, dense, slots, lesson, precision)
+    with eval_mode(model), torch.no_grad(), precision.context(weights_change=True), refit.hooked():
         refit.run(lesson.inputs)
     if refit.failed:
         logger.warning("no finite re-fit of %s: inherited weights kept", ", ".join(refit.failed))
@@ -100,9 +104,11 @@ def refit_carefully(model: nn.Module, dense: nn.Module, slots: KeptSlots, lesson
 
 
 class _Refit(Follow):  # type: ignore[no-untyped-call]
-    def __init__(self, model: nn.Module, dense: nn.Module, slots: KeptSlots, lesson: Lesson) -> None:
+    def __init__(
+        self, model: nn.Module, dense: nn.Module, slots: KeptSlots, lesson: Lesson, precision: Precision
+    ) -> None:
         super().__init__(model, lesson.layers)
-        self._lesson = lesson
+        self._lesson, self._precision = lesson, precision
         self._remains = {
             name: Remains.of(name, dense.get_submodule(name), slots)
             for name in lesson.layers
@@ -151,8 +157,11 @@ class _Refit(Follow):  # type: ignore[no-untyped-call]
         module, norm = self.modules[layer.name], norm_of(self.model, layer.norm)
         self._restore(layer.name)
         self._fit(layer, module, inputs, other)
-        outputs = _plain_forward(module, inputs)
-        return outputs if norm is None else _plain_forward(norm, outputs)
+        with self._precision.context(
+            weights_change=True
+        ):  # operators that handle a dispatch are called outside of autocast
+            outputs = _plain_forward(module, inputs)
+            return outputs if norm is None else _plain_forward(norm, outputs)
 
     def _restore(self, name: str) -> None:
         """The class's own forward is in force again."""
@@ -164,7 +173,9 @@ class _Refit(Follow):  # type: ignore[no-untyped-call]
         norm, groups = norm_of(self.model, layer.norm), num_groups(module)
         wanted = target.values[:, remains.channels_out.to(inputs.device)]
         gain = norm_gain(self.model, layer, wanted.shape[1]).to(wanted)
-        offset = torch.zeros_like(wanted) if other is None else outputs_at(module, other, target.sites)
+        offset = torch.zeros_like(wanted)
+        if other is not None:
+            offset = outputs_at(module, other, target.sites).to(wanted)
         if norm is not None:
             mean, shift = norm.running_mean, norm.bias
             assert isinstance(mean, Tensor)
@@ -172,7 +183,7 @@ class _Refit(Follow):  # type: ignore[no-untyped-call]
             offset = offset + shift if isinstance(shift, Tensor) else offset
         worth = gain.abs() > _LEAST_GAIN * gain.abs().max()
         problem = Problem(
-            x=inputs_at(module, inputs, target.sites),
+            x=inputs_at(module, inputs, target.sites).to(wanted),
             wanted=_by_group(wanted, groups),
             gain=_by_group(torch.where(worth, gain, torch.ones_like(gain))[None], groups),
             offset=_by_group(offset, groups),
@@ -181,7 +192,8 @@ class _Refit(Follow):  # type: ignore[no-untyped-call]
             constant=has_constant(module, norm),
         )
         try:
-            fitted = problem.solve(inherited_weights(module))
+            with self._precision.exact.context():
+                fitted = problem.solve(inherited_weights(module))
         except ArithmeticError:
             self.failed.append(layer.name)
             return

@@ -24,10 +24,12 @@ class Problem:
 
     With a ReLU behind, a negative wanted value is reached by any negative one:
 
-    .. math:: \min_W \| \max(z, 0) - \max(z^*, 0) \|^2
+    .. math:: \min_W \sum_{z^* > 0} (z - z^*)^2 + \sum_{z^* \le 0} \max(z, 0)^2
 
-    is majorised by a least-squares problem whose target is :math:`\min(z, 0)` at those positions, so each
-    round solves one with the same matrix and never does worse on what it was fitted to.
+    is majorised by the least-squares problem whose target is :math:`\min(z, 0)` in the second sum, and meets
+    it where the last round ended: each round solves one with the same matrix and never does worse than the
+    one before on what it was fitted to. (Where a positive value is wanted, a negative one counts with all
+    its distance: behind the ReLU it would have no slope that leads out again.)
 
     Attributes:
         x: ``(conv groups, rows, columns)`` unfolded inputs, without a constant.
@@ -53,7 +55,10 @@ class Problem:
     constant: bool
 
     def solve(self, inherited: Tensor) -> tuple[Tensor, Tensor | None] | None:
-        """The weights, and the constant where there is one; ``None`` where ``inherited`` does better.
+        """The weights, and the constant where there is one.
+
+        Where ``inherited`` does better on held-out positions with the constant that suits it, it stays and
+        only the constant is new; ``None`` where there is none either.
 
         Args:
             inherited: ``(conv groups, columns, outputs)`` weights that the layer has.
@@ -76,10 +81,11 @@ class Problem:
         if best is None:
             raise ArithmeticError("The problem is singular or not finite.")
         before = squared_error(*parts, inherited.double().cpu())
-        if not float((best.errors * self.importance).sum()) < float((before * self.importance).sum()):
+        is_better = float((best.errors * self.importance).sum()) < float((before * self.importance).sum())
+        if not is_better and not self.constant:
             return None
-        weights = best.weights.to(x)
-        if self.rectified:
+        weights = best.weights.to(x) if is_better else inherited.to(x)
+        if self.rectified and is_better:
             share = float(held.sum()) / len(held)
             gram = (1 - share) * fit_gram + share * parts[0]
             weights, y_mean = self._through_relu(x, gram, best.ridge, weights, y_mean)

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from spaces import Space
 
 #: Samples of the quick form, which every candidate of rung 1 gets, and of the thorough one.
-QUICK_SAMPLES, THOROUGH_SAMPLES = 384, 2048
+QUICK_SAMPLES, THOROUGH_SAMPLES = 256, 2048
 #: A lesson passes through the network in one batch: so many bytes for its largest activation, at most.
 _LARGEST_ACTIVATION = 192 * 2**20
 #: Samples that decide whether new BatchNorm statistics help, and that these come from in the quick form.
@@ -91,7 +91,7 @@ class Refit:
         if not slots:
             return
         self._fp32.place(model)
-        refit_carefully(model, self._task.model, slots, self._lesson(samples))
+        refit_carefully(model, self._task.model, slots, self._lesson(samples), self._precision)
         self._recalibrate_if_better(model, samples)
 
     @cached_property

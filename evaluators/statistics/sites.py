@@ -83,15 +83,36 @@ def inputs_at(layer: nn.Module, inputs: Tensor, sites: Sites) -> Tensor:
     """
     if not isinstance(layer, _ConvNd):
         return inputs[sites].unsqueeze(0)
-    padded = F.pad(inputs, _padding(layer), mode=_PAD_MODES[layer.padding_mode]).movedim(1, -1)
+    if layer.padding_mode == "zeros":
+        rows = _zero_padded(layer, inputs.movedim(1, -1), sites)
+    else:
+        padded = F.pad(inputs, _padding(layer), mode=_PAD_MODES[layer.padding_mode]).movedim(1, -1)
+        rows = torch.stack([padded[index] for index in _read_at(layer, sites)], dim=2)
+    return rows.reshape(len(rows), layer.groups, -1).movedim(1, 0)
+
+
+def _zero_padded(layer: _ConvNd, values: Tensor, sites: Sites) -> Tensor:
+    """``(sites, channels, taps)`` from ``values`` with channels last; padding all of them would cost more."""
+    starts = _padding(layer)[-2::-2]
+    columns = []
+    for sample, *places in _read_at(layer, sites):
+        inside = torch.ones_like(sample, dtype=torch.bool)
+        index = [sample]
+        for place, start, size in zip(places, starts, values.shape[1:-1], strict=True):
+            index.append((place - start).clamp(0, size - 1))
+            inside &= (place >= start) & (place < start + size)
+        columns.append(values[tuple(index)] * inside[:, None])
+    return torch.stack(columns, dim=2)
+
+
+def _read_at(layer: _ConvNd, sites: Sites) -> list[Sites]:
+    """For each tap, where in the padded inputs it reads."""
     sample, *places = sites
     offsets = itertools.product(
         *(range(0, k * d, d) for k, d in zip(layer.kernel_size, layer.dilation, strict=True))
     )
     corners = [place * stride for place, stride in zip(places, layer.stride, strict=True)]
-    columns = [padded[(sample, *(c + o for c, o in zip(corners, offset, strict=True)))] for offset in offsets]
-    rows = torch.stack(columns, dim=2)  # sites, channels, taps
-    return rows.reshape(len(rows), layer.groups, -1).movedim(1, 0)
+    return [(sample, *(c + o for c, o in zip(corners, offset, strict=True))) for offset in offsets]
 
 
 def empty_outputs(layer: nn.Module, inputs: Tensor) -> Tensor:

@@ -9,10 +9,12 @@ from toys import PLAIN, same_state, state, toy_data, toy_task
 
 from evaluators import ladder as module
 from evaluators.candidate import Candidate
-from evaluators.evaluation import METHODS, Method, Outcome
+from evaluators.criteria import keep_order
+from evaluators.evaluation import METHODS, SEARCHED, Method, Outcome
 from evaluators.ladder import Ladder
 from evaluators.precision import Precision
 from evaluators.prepare import prepare, train_dense
+from evaluators.reconstruct import refit as reconstruct
 from evaluators.scoring import evaluate
 from evaluators.seeding import training_seed
 from spaces import Architecture, cut, rebuild, trace, write_architecture
@@ -33,7 +35,7 @@ def ladder(tmp_path_factory: pytest.TempPathFactory) -> Ladder:
     train_dense(task, PLAIN, seed=0, folder=folder)
     space = trace(task.model, task.example_inputs)
     found = prepare(task, space, PLAIN, seed=0, folder=folder, criteria=("l1", "l2", "taylor", "random"))
-    return Ladder(task, space, found.scores, PLAIN)
+    return Ladder(task, space, found.scores, found.refit, PLAIN)
 
 
 def candidate(ladder: Ladder, criterion: str = "l1", **widths: int) -> Candidate:
@@ -53,7 +55,10 @@ def test_a_group_that_stays_whole_needs_no_criterion(ladder: Ladder) -> None:
     assert set(ladder.kept(candidate(ladder, conv1=6, conv2=2))) == {"conv2"}
 
 
-@pytest.mark.parametrize(("rung", "method"), [(rung, m) for rung, ms in METHODS.items() for m in ms])
+@pytest.mark.parametrize(
+    ("rung", "method"),
+    [*SEARCHED.items(), *((rung, m) for rung, ms in METHODS.items() for m in ms if m != SEARCHED.get(rung))],
+)
 def test_every_rung_and_method_fills_in_the_evaluation(ladder: Ladder, rung: int, method: Method) -> None:
     dense = state(ladder.task.model)
     which = candidate(ladder)
@@ -80,45 +85,73 @@ def test_equal_seeds_give_equal_outcomes_whatever_ran_before(ladder: Ladder) -> 
     assert not same_state(state(first.model), state(run(1).model))
 
 
-def test_refit_is_the_cut_with_statistics_of_its_own(ladder: Ladder) -> None:
-    which = candidate(ladder)
-    raw = cut(ladder.task.model, ladder.space, ladder.kept(which))
-    outcome = ladder.evaluate(which, rung=1, method="refit", seed=0)
-    assert torch.equal(raw.conv1.weight, outcome.model.conv1.weight)
-    images = torch.cat([x for x, _ in ladder.task.calibration])
-    with torch.no_grad():
-        seen = outcome.model.conv1(images)
-    torch.testing.assert_close(outcome.model.bn1.running_mean, seen.mean(dim=(0, 2, 3)), rtol=1e-4, atol=1e-5)
-    assert not torch.allclose(raw.bn2.running_mean, outcome.model.bn2.running_mean)
-
-
-def test_keeping_everything_keeps_every_weight(ladder: Ladder) -> None:
-    whole = Candidate(ladder.space.dense, ())
-    outcome = ladder.evaluate(whole, rung=1, method="refit", seed=0)
-    assert outcome.evaluation.macs == ladder.space.macs(ladder.space.dense)
-    dense = dict(ladder.task.model.named_parameters())
-    assert all(torch.equal(dense[name], p) for name, p in outcome.model.named_parameters())
-
-
-def test_finetuning_starts_from_the_refit_and_scratch_does_not(
-    ladder: Ladder, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(("method", "form"), [("refit", "quick"), ("careful", "thorough")])
+def test_rung_one_is_the_cut_and_its_re_fit(
+    ladder: Ladder, monkeypatch: pytest.MonkeyPatch, method: Method, form: str
 ) -> None:
-    starts = {}
-
-    def spy(model: torch.nn.Module, *_: object, **__: object) -> None:
-        starts["last"] = state(model)
-
+    monkeypatch.setattr(reconstruct, "QUICK_SAMPLES", 24)
     which = candidate(ladder)
-    refit = ladder.evaluate(which, rung=1, method="refit", seed=0).model
-    monkeypatch.setattr(module, "train", spy)
-    ladder.evaluate(which, rung=2, method="finetune", seed=0)
-    assert same_state(starts["last"], state(refit))
-    ladder.evaluate(which, rung=3, method="scratch_e", seed=0)
-    by_l1 = starts["last"]
-    assert not torch.isclose(by_l1["conv1.weight"], refit.conv1.weight).any()
-    # Scratch training depends on the architecture alone: other criteria keep other units, to the same start.
-    ladder.evaluate(candidate(ladder, "random"), rung=3, method="scratch_e", seed=0)
-    assert same_state(by_l1, starts["last"])
+    kept = ladder.kept(which)
+    found = {}
+    for each in ("quick", "thorough"):
+        found[each] = cut(ladder.task.model, ladder.space, kept)
+        getattr(ladder.refit, each)(found[each], kept)
+    outcome = ladder.evaluate(which, rung=1, method=method, seed=0)
+    assert same_state(state(found.pop(form)), state(outcome.model))
+    assert not same_state(state(found.popitem()[1]), state(outcome.model))
+    raw = cut(ladder.task.model, ladder.space, kept)
+    assert torch.equal(raw.conv1.weight, outcome.model.conv1.weight)
+    assert not torch.allclose(raw.conv2.weight, outcome.model.conv2.weight)
+
+
+def test_the_re_fit_makes_up_for_much_of_the_cut(ladder: Ladder) -> None:
+    which = candidate(ladder, conv1=4, conv2=2)
+    raw = cut(ladder.task.model, ladder.space, ladder.kept(which))
+    careful = ladder.evaluate(which, rung=1, method="careful", seed=0)
+    assert ladder.refit.loss(careful.model) < 0.9 * ladder.refit.loss(raw)
+
+
+def test_only_methods_of_a_rung_are_taken(ladder: Ladder) -> None:
+    for rung, method in ((1, "finetune"), (2, "refit"), (2, "careful"), (3, "refit")):
+        with pytest.raises(AssertionError):
+            ladder.evaluate(candidate(ladder), rung=rung, method=method, seed=0)
+
+
+@pytest.mark.parametrize("method", ["refit", "careful"])
+def test_keeping_everything_keeps_every_weight(ladder: Ladder, method: Method) -> None:
+    whole = Candidate(ladder.space.dense, ())
+    outcome = ladder.evaluate(whole, rung=1, method=method, seed=0)
+    assert outcome.evaluation.macs == ladder.space.macs(ladder.space.dense)
+    assert same_state(state(ladder.task.model), state(outcome.model))
+    assert outcome.evaluation.score == ladder.holdout_score(ladder.task.model)
+
+
+@pytest.mark.parametrize("rung", [2, 3])
+def test_finetuning_starts_from_the_careful_re_fit(
+    ladder: Ladder, monkeypatch: pytest.MonkeyPatch, rung: int
+) -> None:
+    starts = []
+    monkeypatch.setattr(module, "train", lambda model, *_, **__: starts.append(state(model)))
+    monkeypatch.setattr(reconstruct, "QUICK_SAMPLES", 24)
+    which = candidate(ladder)
+    careful = ladder.evaluate(which, rung=1, method="careful", seed=0).model
+    ladder.evaluate(which, rung=rung, method="finetune", seed=0)
+    assert same_state(starts[-1], state(careful))
+
+
+@pytest.mark.parametrize("method", ["scratch_e", "scratch_b"])
+def test_scratch_training_knows_the_architecture_alone(
+    ladder: Ladder, monkeypatch: pytest.MonkeyPatch, method: Method
+) -> None:
+    starts = []
+    monkeypatch.setattr(module, "train", lambda model, *_, **__: starts.append(state(model)))
+    blind = Ladder(ladder.task, ladder.space, ladder.scores, None, PLAIN)  # type: ignore[arg-type]
+    # Other criteria keep other units, to the same start; and the re-fit is not even there.
+    for name in ("l1", "random"):
+        blind.evaluate(candidate(ladder, name), rung=3, method=method, seed=0)
+    assert same_state(*starts)
+    inherited = cut(ladder.task.model, ladder.space, ladder.kept(candidate(ladder)))
+    assert not torch.isclose(starts[0]["conv1.weight"], inherited.conv1.weight).any()
 
 
 #: The toy task has 6 steps per epoch; half the MACs and less, so Scratch-B is at its cap.
@@ -162,7 +195,7 @@ def test_only_rung_three_is_scored_in_fp32(ladder: Ladder, monkeypatch: pytest.M
         return evaluate(model, task, loader, precision)  # type: ignore[arg-type]
 
     monkeypatch.setattr(module, "evaluate", spy)
-    fast = Ladder(ladder.task, ladder.space, ladder.scores, Precision("cpu", "bfloat16", True))
+    fast = Ladder(ladder.task, ladder.space, ladder.scores, ladder.refit, Precision("cpu", "bfloat16", True))
     outcome = fast.evaluate(candidate(ladder), rung=1, method="refit", seed=0)
     fast.evaluate(candidate(ladder), rung=2, method="finetune", seed=0)
     fast.evaluate(candidate(ladder), rung=3, method="finetune", seed=0)
@@ -173,7 +206,7 @@ def test_only_rung_three_is_scored_in_fp32(ladder: Ladder, monkeypatch: pytest.M
 
 def test_the_test_split_stays_sealed_until_it_is_opened(ladder: Ladder) -> None:
     task = replace(ladder.task, test=toy_task().test)
-    sealed = Ladder(task, ladder.space, ladder.scores, PLAIN)
+    sealed = Ladder(task, ladder.space, ladder.scores, ladder.refit, PLAIN)
     for rung, methods in METHODS.items():
         for method in methods:
             model = sealed.evaluate(candidate(ladder), rung=rung, method=method, seed=0).model
@@ -189,36 +222,36 @@ def test_a_divergence_is_reported_and_leaves_the_dense_network_alone(ladder: Lad
     dense = state(ladder.task.model)
     wild = replace(ladder.task, recipe=replace(ladder.task.recipe, lr=1e30))
     with pytest.raises(FloatingPointError, match=r"in step \d+ of 24"):
-        Ladder(wild, ladder.space, ladder.scores, PLAIN).evaluate(
+        Ladder(wild, ladder.space, ladder.scores, ladder.refit, PLAIN).evaluate(
             candidate(ladder), rung=3, method="scratch_e", seed=0
         )
     assert same_state(dense, state(ladder.task.model))
 
 
-def test_the_calibration_data_and_the_order_of_units_are_read_once(
-    ladder: Ladder, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    counts = {"sorted": 0, "read": 0}
+def test_units_are_sorted_once(ladder: Ladder, monkeypatch: pytest.MonkeyPatch) -> None:
+    counted = 0
 
-    def counting(name: str, original: object) -> object:
-        def wrapper(*args: object) -> object:
-            counts[name] += 1
-            return original(*args)  # type: ignore[operator]
+    def counting(scores: torch.Tensor) -> torch.Tensor:
+        nonlocal counted
+        counted += 1
+        return keep_order(scores)
 
-        return wrapper
-
-    monkeypatch.setattr(module, "keep_order", counting("sorted", module.keep_order))
-    monkeypatch.setattr(module, "calibration_batches", counting("read", module.calibration_batches))
-    fresh = Ladder(ladder.task, ladder.space, ladder.scores, PLAIN)
+    monkeypatch.setattr(module, "keep_order", counting)
+    fresh = Ladder(ladder.task, ladder.space, ladder.scores, ladder.refit, PLAIN)
     for width in (1, 2, 3):
         fresh.evaluate(candidate(ladder, conv1=width, conv2=4), rung=1, method="refit", seed=0)
-    assert counts == {"sorted": 1, "read": 1}
+    assert counted == 1
 
 
 def test_progress_is_reported_step_by_step(ladder: Ladder) -> None:
     steps: list[tuple[int, int]] = []
     watched = Ladder(
-        ladder.task, ladder.space, ladder.scores, PLAIN, on_step=lambda *step: steps.append(step)
+        ladder.task,
+        ladder.space,
+        ladder.scores,
+        ladder.refit,
+        PLAIN,
+        on_step=lambda *step: steps.append(step),
     )
     watched.evaluate(candidate(ladder), rung=2, method="finetune", seed=0)
     assert steps == [(1, 3), (2, 3), (3, 3)]

@@ -1,24 +1,35 @@
 from __future__ import annotations
 
 import importlib
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import torch
 from torch import Tensor, nn
-from toys import PLAIN, same_state, state, toy_task
+from toys import (
+    PLAIN,
+    Branched,
+    Winding,
+    first_units,
+    randomised,
+    same_state,
+    state,
+    toy_data,
+    toy_model,
+    toy_task,
+)
 
-from evaluators.calibration import calibration_batches
+from evaluators.criteria import keep_order, kept_units
 from evaluators.options import OptionError
+from evaluators.precision import Precision
 from evaluators.prepare import Prepared, check_criteria, prepare, train_dense
 from evaluators.scoring import evaluate
 from evaluators.task import Task, TensorLoader
-from spaces import Space, trace
+from spaces import Space, cut, trace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
     from pathlib import Path
-
-    from evaluators.precision import Precision
 
 #: The module: the package offers the function of this name.
 module = importlib.import_module("evaluators.prepare")
@@ -31,10 +42,15 @@ def traced(task: Task) -> Space:
 
 
 def prepared(
-    folder: Path, task: Task | None = None, criteria: tuple[str, ...] = ALL, seed: int = 0
+    folder: Path,
+    task: Task | None = None,
+    criteria: tuple[str, ...] = ALL,
+    seed: int = 0,
+    precision: Precision = PLAIN,
+    **settings: Any,
 ) -> Prepared:
     task = task or toy_task()
-    return prepare(task, traced(task), PLAIN, seed=seed, folder=folder, criteria=criteria)
+    return prepare(task, traced(task), precision, seed=seed, folder=folder, criteria=criteria, **settings)
 
 
 class Forbidden:
@@ -64,37 +80,194 @@ def test_the_model_is_left_as_it_was(tmp_path: Path) -> None:
     assert same_state(before, state(task.model))
 
 
-def test_a_second_start_reads_the_scores_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = prepared(tmp_path)
-    monkeypatch.setattr(module, "score", Forbidden())
-    monkeypatch.setattr(module, "evaluate", Forbidden())
-    again = prepared(tmp_path)
+#: What costs time, each called once in a preparation of these criteria.
+COSTLY = ("gather", "curvature", "removals", "score_all", "sensitivities", "evaluate")
+
+
+def test_a_second_start_reads_everything_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    criteria = ("l1", "learned", "hessian")
+    first = prepared(tmp_path, criteria=criteria)
+    for name in COSTLY:
+        monkeypatch.setattr(module, name, Forbidden())
+    again = prepared(tmp_path, criteria=criteria)
     assert again.dense_score == first.dense_score
-    for name, scores in first.scores.items():
-        assert all(torch.equal(scores[c], again.scores[name][c]) for c in ALL)
+    assert again.warnings == first.warnings
+    assert same(first.scores, again.scores)
+    assert same(first.curves, again.curves)
+    assert same(first.sensitivities, again.sensitivities)
     assert not list(tmp_path.glob("*.partial"))
+    # The re-fit is made of what was read back.
+    monkeypatch.undo()
+    task = toy_task()
+    space = traced(task)
+    kept = first_units(space)
+    small, wanted = (cut(task.model, space, kept) for _ in range(2))
+    again.refit.cached(small, kept)
+    first.refit.cached(wanted, kept)
+    assert same_state(state(small), state(wanted))
 
 
-@pytest.mark.parametrize("change", ["weights", "criteria", "seed"])
-def test_a_stale_cache_is_never_used(tmp_path: Path, change: str) -> None:
+def same(one: Mapping[str, Any], other: Mapping[str, Any]) -> bool:
+    """Nested dictionaries of tensors, in the same order."""
+    if isinstance(one, Tensor):
+        return torch.equal(one, other)
+    return list(one) == list(other) and all(same(one[key], other[key]) for key in one)
+
+
+def last_image_changed() -> TensorLoader:
+    inputs, targets = toy_data(64, seed=4)
+    inputs[-1, 0, 5, 5] += 1
+    return TensorLoader(inputs, targets, 16)
+
+
+#: A change, and what it makes stale.
+CHANGES: dict[str, tuple[dict[str, Any], tuple[str, ...]]] = {
+    "weights": ({"task": lambda: toy_task(1)}, ("gather", "score_all")),
+    "calibration data": (
+        {"task": lambda: toy_task(calibration=last_image_changed())},
+        ("gather", "score_all"),
+    ),
+    "fewer calibration data": (
+        {"task": lambda: toy_task(calibration=TensorLoader(*(t[:48] for t in toy_data(64, seed=4)), 16))},
+        ("gather", "score_all"),
+    ),
+    "seed": ({"seed": 1}, ("gather", "score_all")),
+    "memory": ({"memory": 2**20}, ("gather", "score_all")),
+    "criteria": ({"criteria": ("l1", "random")}, ("score_all",)),
+    "a criterion with a probe": ({"criteria": (*ALL, "hessian")}, ("gather", "score_all", "curvature")),
+    "precision": ({"precision": Precision("cpu", "bfloat16")}, ("score_all",)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_stale_cache_is_never_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, change: str) -> None:
+    settings, stale = CHANGES[change]
+    settings = dict(settings)
+    make = settings.pop("task", toy_task)
     prepared(tmp_path)
-    task = toy_task(1) if change == "weights" else toy_task()
-    criteria = ("l1", "random") if change == "criteria" else ALL
-    seed = int(change == "seed")
-    wanted = prepared(tmp_path / "..", task, criteria, seed)
-    found = prepared(tmp_path, task, criteria, seed)
-    assert found.criteria_for("conv1") == criteria
-    for criterion in criteria:
-        assert torch.equal(found.scores["conv1"][criterion], wanted.scores["conv1"][criterion])
+    (tmp_path / "fresh").mkdir()
+    wanted = prepared(tmp_path / "fresh", make(), **settings)
+    calls: list[str] = []
+    for name in COSTLY:
+        monkeypatch.setattr(module, name, noted(calls, name, getattr(module, name)))
+    found = prepared(tmp_path, make(), **settings)
+    assert {name for name in ("gather", "score_all", "curvature") if name in calls} == set(stale)
+    assert found.dense_score == wanted.dense_score
+    for part in ("scores", "curves", "sensitivities"):
+        assert same(getattr(found, part), getattr(wanted, part))
 
 
-def test_gradients_are_gathered_only_when_a_criterion_reads_them(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def noted(calls: list[str], name: str, original: Any) -> Any:
+    def wrapper(*args: object, **settings: object) -> object:
+        calls.append(name)
+        return original(*args, **settings)
+
+    return wrapper
+
+
+@pytest.mark.parametrize(
+    ("criteria", "probes"),
+    [
+        (("l1", "taylor", "obs"), set()),
+        (("hessian",), {"curvature"}),
+        (("learned",), {"curvature", "removals"}),
+    ],
+)
+def test_probes_run_only_for_the_criteria_that_ask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, criteria: tuple[str, ...], probes: set[str]
 ) -> None:
-    monkeypatch.setattr(module, "gather_gradients", Forbidden())
-    prepared(tmp_path, criteria=("l1", "bn_scale"))
-    with pytest.raises(AssertionError, match="computed anew"):
-        prepared(tmp_path, criteria=("taylor",))
+    calls: list[str] = []
+    for name in ("curvature", "removals"):
+        monkeypatch.setattr(module, name, noted(calls, name, getattr(module, name)))
+    found = prepared(tmp_path, criteria=criteria)
+    assert set(calls) == probes
+    # What others learn from is not offered to the search.
+    assert found.criteria_for("conv1") == criteria
+
+
+def test_every_stage_is_announced_once(tmp_path: Path) -> None:
+    stages: list[str] = []
+    task = toy_task()
+    settings: dict[str, Any] = {"seed": 0, "folder": tmp_path, "criteria": ("l1", "learned")}
+    for _ in range(2):
+        prepare(task, traced(task), PLAIN, on_stage=stages.append, **settings)
+    assert stages == [
+        "gathering statistics of all layers and units",
+        "probing second derivatives",
+        "measuring what single units are worth",
+        "scoring units",
+        "cutting single groups",
+        "scoring the dense network",
+    ]
+
+
+class TestCurves:
+    @pytest.mark.parametrize("model", [toy_model, Branched, Winding])
+    def test_they_are_zero_at_full_width_and_never_rise_with_the_units_kept(
+        self, tmp_path: Path, model: Callable[[], nn.Module]
+    ) -> None:
+        task = toy_task(model=randomised(model()))
+        found = prepared(tmp_path, task, ("l1",))
+        assert {name: len(curve) - 1 for name, curve in found.curves.items()} == {
+            group.name: group.width for group in traced(task).groups
+        }
+        for curve in found.curves.values():
+            assert curve[-1] == 0
+            assert (curve.diff() <= 1e-9 * curve[0]).all()
+            assert curve[0] > 0
+
+    def test_without_any_unit_the_error_is_what_the_readers_add_to_their_sums(self, tmp_path: Path) -> None:
+        """The classifier's share of the variance of its own outputs is all of it."""
+        found = prepared(tmp_path, criteria=("l1",)).curves["conv2"]
+        # The positions that were fitted on are some of those that the variance was taken over.
+        assert float(found[0]) == pytest.approx(1, abs=0.15)
+
+
+class TestSensitivities:
+    def test_they_are_rises_of_the_loss(self, tmp_path: Path) -> None:
+        task = toy_task(pretrained=False)
+        train_dense(task, PLAIN, seed=0, folder=tmp_path)
+        space = traced(task)
+        found = prepared(tmp_path, task, ("l1", "obs"))
+        assert list(found.sensitivities) == ["conv1", "conv2"]
+        for group in space.groups:
+            damages = found.sensitivities[group.name]
+            assert len(damages) == len(group.choices)
+            assert (damages >= 0).all()
+            assert damages[-1] == 0
+            assert damages[0] > 0
+            # At the narrowest width: with the units that `obs` keeps, re-fitted from moments.
+            kept = {group.name: kept_units(keep_order(found.scores[group.name]["obs"]), group.choices[0])}
+            small = cut(task.model, space, kept)
+            found.refit.from_moments(small, kept)
+            rise = found.refit.loss(small) - found.refit.loss(task.model)
+            assert float(damages[0]) == pytest.approx(max(rise, 0))
+
+
+@pytest.mark.parametrize("criterion", ["l1", "taylor", "obs"])
+def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, criterion: str) -> None:
+    task = toy_task()
+    task.model.bn1.weight.data[3] = torch.inf
+    with pytest.raises(FloatingPointError, match="'conv2' reads NaN or infinity"):
+        prepared(tmp_path, task, (criterion,))
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_data_and_too_small_a_memory_are_refused(tmp_path: Path) -> None:
+    few = TensorLoader(*toy_data(7, seed=0), 7)
+    with pytest.raises(OptionError, match="calibrates on 7 samples"):
+        prepared(tmp_path, toy_task(calibration=few))
+    with pytest.raises(OptionError, match=r"^--statistics-memory 10B"):
+        prepared(tmp_path, memory=10)
+    assert not list(tmp_path.iterdir())
+
+
+def test_what_was_approximated_is_told_also_after_a_resume(tmp_path: Path) -> None:
+    for _ in range(2):
+        found = prepared(tmp_path, memory=1000)
+        assert found.warnings == ("Second moments per channel only, for lack of memory: conv2.",)
+        # Scored and measured all the same.
+        assert found.curves["conv1"][0] > found.curves["conv1"][-1] == 0
 
 
 class HalfNormed(nn.Module):
@@ -165,63 +338,3 @@ def test_an_interrupted_training_leaves_nothing_behind_that_is_used(tmp_path: Pa
     (tmp_path / "other").mkdir()
     train_dense(undisturbed, PLAIN, seed=0, folder=tmp_path / "other")
     assert same_state(state(resumed.model), state(undisturbed.model))
-
-
-def batches(task: Task, precision: Precision = PLAIN) -> list[tuple[Tensor, Tensor]]:
-    return list(calibration_batches(task, precision))
-
-
-def test_calibration_reads_a_small_loader_once() -> None:
-    task = toy_task()
-    held = calibration_batches(task, PLAIN)
-    assert all(one[0] is two[0] for one, two in zip(held, held, strict=True))
-    assert [len(y) for _, y in held] == [16] * 4
-
-
-def test_calibration_streams_a_large_loader(monkeypatch: pytest.MonkeyPatch) -> None:
-    wanted = batches(toy_task())
-    monkeypatch.setattr("evaluators.calibration.MEMORY_BYTES", 5000)
-    streamed = calibration_batches(toy_task(), PLAIN)
-    for _ in range(2):
-        for (x, y), (wanted_x, wanted_y) in zip(streamed, wanted, strict=True):
-            assert torch.equal(x, wanted_x)
-            assert torch.equal(y, wanted_y)
-
-
-def test_a_streamed_loader_that_shuffles_gives_the_same_batches_and_leaves_random_state_alone(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("evaluators.calibration.MEMORY_BYTES", 500)
-    loader = TensorLoader(torch.randn(64, 1, 6, 6), torch.zeros(64, dtype=torch.long), 16, shuffle=True)
-    streamed = calibration_batches(toy_task(calibration=loader), PLAIN)
-    assert not isinstance(streamed, list)
-    before = torch.get_rng_state()
-    first, again = list(streamed), list(streamed)
-    assert len(first) == 4
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, again, strict=True))
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_without_a_calibration_loader_the_first_training_batches_serve(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr("evaluators.calibration.SAMPLES", 40)
-    torch.manual_seed(1)
-    first = batches(toy_task(calibration=None))
-    torch.manual_seed(2)
-    before = torch.get_rng_state()
-    again = batches(toy_task(calibration=None))
-    assert [len(y) for _, y in first] == [16, 16, 16]
-    assert all(torch.equal(a, b) for (a, _), (b, _) in zip(first, again, strict=True))
-    assert torch.equal(before, torch.get_rng_state())
-
-
-def test_a_last_batch_of_one_is_left_out_and_no_batch_is_an_error() -> None:
-    images, targets = torch.zeros(17, 1, 6, 6), torch.zeros(17, dtype=torch.long)
-    assert [len(y) for _, y in batches(toy_task(calibration=TensorLoader(images, targets, 8)))] == [8, 8]
-    assert [len(y) for _, y in batches(toy_task(calibration=TensorLoader(images[:2], targets[:2], 1)))] == [
-        1,
-        1,
-    ]
-    with pytest.raises(ValueError, match="no batch to calibrate on"):
-        batches(toy_task(calibration=TensorLoader(images[:0], targets[:0], 8)))

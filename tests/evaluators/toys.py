@@ -330,7 +330,7 @@ class Winding(nn.Module):
         self.bare = nn.Conv2d(8, 6, 3, stride=2, padding=2, dilation=2, bias=False)
         self.normed, self.middle = nn.Conv2d(6, 5, (1, 2), padding=1, bias=False), nn.BatchNorm2d(5)
         self.both, self.last = nn.Conv2d(5, 4, 2), nn.BatchNorm2d(4)
-        self.head = nn.Linear(4 * 5 * 5 - 4 * 5, 3)
+        self.head = nn.Linear(48, 3)
 
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(self.norm(self.stem(x)))
