@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import _disable_current_modes
 
 from evaluators.reconstruct.problem import Problem
 from evaluators.reconstruct.shapes import Remains, has_constant, inherited_weights, norm_of, write_back
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Positions per layer: several of each sample, and many times the columns of wide layers.
-_ROWS_PER_SAMPLE, _ROWS_PER_COLUMN = 8, 16
+_ROWS_PER_SAMPLE, _ROWS_PER_COLUMN = 6, 8
 #: Outputs whose norm multiplies by less than this share of its largest gain keep their weights: a target
 #: divided by such a gain is noise.
 _LEAST_GAIN = 1e-3
@@ -145,7 +146,8 @@ class _Refit(Follow):  # type: ignore[no-untyped-call]
                     norm.forward = lambda inputs: inputs
                     self._silenced[name].append(norm)
             else:
-                self._fit(layer, module, args[0], None)
+                with _disable_current_modes():  # the fit's own operators are of no interest
+                    self._fit(layer, module, args[0], None)
 
         return pre_hook
 

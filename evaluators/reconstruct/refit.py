@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import deque
 from dataclasses import replace
 from functools import cached_property
@@ -33,8 +34,8 @@ if TYPE_CHECKING:
 QUICK_SAMPLES, THOROUGH_SAMPLES = 256, 2048
 #: A lesson passes through the network in one batch: so many bytes for its largest activation, at most.
 _LARGEST_ACTIVATION = 192 * 2**20
-#: Samples that decide whether new BatchNorm statistics help, and that these come from in the quick form.
-_CHECK_SAMPLES = 256
+#: Samples that decide whether new BatchNorm statistics help, and that these are first taken from.
+_CHECK_SAMPLES, _TRIAL_SAMPLES = 256, 512
 
 
 class Refit:
@@ -92,7 +93,11 @@ class Refit:
             return
         self._fp32.place(model)
         refit_carefully(model, self._task.model, slots, self._lesson(samples), self._precision)
-        self._recalibrate_if_better(model, samples)
+        fitted = {layer.norm for layer in self.layers.values()}
+        if any(_has_statistics(module) and name not in fitted for name, module in model.named_modules()):
+            # A norm behind a fitted layer was part of the fit: new statistics would undo it (on ResNet-20 at
+            # half the MACs they cost 3 to 5 points). Others may be off.
+            self._recalibrate_if_better(model, samples)
 
     @cached_property
     def layers(self) -> dict[str, Layer]:
@@ -124,15 +129,20 @@ class Refit:
 
     def _recalibrate_if_better(self, model: nn.Module, samples: int) -> None:
         """New BatchNorm statistics, unless the loss on calibration data is lower with the old ones."""
-        if not any(isinstance(module, _BatchNorm) for module in model.modules()):
+        if not any(map(_has_statistics, model.modules())):
             return
         before = {name: buffer.clone() for name, buffer in model.named_buffers()}
         old = self.loss(model)
-        recalibrate(model, first_samples(self._batches, max(samples, _CHECK_SAMPLES)), self._precision)
-        if not self.loss(model) < old:
-            with torch.no_grad():
-                for name, buffer in model.named_buffers():
-                    buffer.copy_(before[name])
+        # From few samples first: after a careful re-fit new statistics seldom help.
+        recalibrate(model, first_samples(self._batches, _TRIAL_SAMPLES), self._precision)
+        new = self.loss(model)
+        if new < old or not math.isfinite(old):
+            if samples > _TRIAL_SAMPLES:
+                recalibrate(model, first_samples(self._batches, samples), self._precision)
+            return
+        with torch.no_grad():
+            for name, buffer in model.named_buffers():
+                buffer.copy_(before[name])
 
     def loss(self, model: nn.Module) -> float:
         """Mean loss on the last calibration samples, which a quick re-fit has not seen; lower is better."""
@@ -155,6 +165,10 @@ class Refit:
             while samples - len(kept[0][1]) >= _CHECK_SAMPLES:
                 samples -= len(kept.popleft()[1])
         return list(kept)
+
+
+def _has_statistics(module: nn.Module) -> bool:
+    return isinstance(module, _BatchNorm) and module.track_running_stats
 
 
 def _joined(batches: Iterable[Batch], samples: int) -> Any:
