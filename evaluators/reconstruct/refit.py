@@ -102,7 +102,10 @@ class Refit:
     @cached_property
     def layers(self) -> dict[str, Layer]:
         """Of the dense network."""
-        return find_layers(self._task.model, self._task.example_inputs)
+        # Two samples: with one, a tensor of a batch could not be told from a parameter of its shape.
+        first = next(iter(self._batches))[0]
+        pair = pytree.tree_map_only(Tensor, lambda x: x[:2].cpu(), first)
+        return find_layers(self._task.model, pair)
 
     def _lesson(self, samples: int) -> Lesson:
         samples = min(samples, self._most_samples)

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from evaluators.calibration import first_samples
 from evaluators.options import OptionError
 from evaluators.scoring import call, eval_mode
+from evaluators.statistics.curvature import differentiable
 from evaluators.statistics.layers import Layer, find_layers, watched
 from evaluators.statistics.records import Statistics, UnitStatistics
 from evaluators.statistics.sites import channels_last, num_groups
@@ -70,7 +71,7 @@ def gather(
     _check_samples(task, samples)
     layers = find_layers(model, first)
     sweep = _Sweep(model, space.groups, layers, num_batches, memory, seed)
-    with eval_mode(model), _differentiable(model.parameters()), sweep.watching():
+    with eval_mode(model), differentiable(model.parameters()), sweep.watching():
         for batch in batches:
             sweep.add(task, batch)
     importance = _importance(model, layers, list(sweep.moment_sums), first, seed)
@@ -338,15 +339,3 @@ def norm_gain(model: nn.Module, layer: Layer, outputs: int) -> Tensor:
     gain = 1 / (norm.running_var.detach().double() + norm.eps).sqrt()  # type: ignore[operator]
     weight = norm.weight
     return (gain * weight.detach().double() if isinstance(weight, Tensor) else gain).cpu()
-
-
-@contextmanager
-def _differentiable(parameters: Iterable[nn.Parameter]) -> Iterator[None]:
-    required = [(p, p.requires_grad) for p in parameters if p.is_floating_point()]
-    try:
-        for parameter, _ in required:
-            parameter.requires_grad_(True)
-        yield
-    finally:
-        for parameter, before in required:
-            parameter.requires_grad_(before)
