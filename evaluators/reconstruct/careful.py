@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 #: Positions per layer: several of each sample, and many times the columns of wide layers.
-_ROWS_PER_SAMPLE, _ROWS_PER_COLUMN = 6, 8
+_LEAST_ROWS, _ROWS_PER_SAMPLE, _ROWS_PER_COLUMN = 2048, 6, 8
 #: Outputs whose norm multiplies by less than this share of its largest gain keep their weights: a target
 #: divided by such a gain is noise.
 _LEAST_GAIN = 1e-3
@@ -64,7 +64,7 @@ class Lesson:
         samples = next(len(leaf) for leaf in pytree.tree_leaves(inputs) if isinstance(leaf, Tensor))
 
         def num_rows(layer: nn.Module) -> int:
-            return max(_ROWS_PER_SAMPLE * samples, _ROWS_PER_COLUMN * num_columns(layer))
+            return max(_LEAST_ROWS, _ROWS_PER_SAMPLE * samples, _ROWS_PER_COLUMN * num_columns(layer))
 
         return cls(inputs, layers, collect_targets(dense, layers, inputs, num_rows, seed))
 

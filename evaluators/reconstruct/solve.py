@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
 #: Ridges that are tried, as shares of the mean diagonal of the moments, mildest first.
-RIDGES = (1e-4, 1e-2)
+RIDGES = (1e-4, 1e-2, 1e-1)
 
 
 def ridge_solution(gram: Tensor, cross: Tensor, ridge: float, *, constant: bool) -> Tensor | None:
