@@ -49,10 +49,6 @@ def main() -> None:
             weights=options.weights,
             data_root=options.data_root,
             holdout="test:0.5",
-            epochs=None,
-            lr=None,
-            batch_size=None,
-            seed=0,
         ),
     )
     space = trace(task.model, task.example_inputs, divisor=8, smallest=0.2)

@@ -44,9 +44,6 @@ def main() -> None:
             weights=options.weights,
             data_root=options.data_root,
             holdout="test:0.5",
-            epochs=None,
-            lr=None,
-            batch_size=None,
             seed=options.seed,
         ),
     )

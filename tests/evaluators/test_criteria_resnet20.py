@@ -35,10 +35,6 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> tuple[Space, Prepared]
         weights=Path(DATA) / "weights" / "resnet20-12fca82f.th",
         data_root=Path(DATA),
         holdout="test:0.5",
-        epochs=None,
-        lr=None,
-        batch_size=None,
-        seed=0,
     )
     task = load_task("cifar10", options)
     few = [torch.cat(parts) for parts in zip(*list(task.calibration)[:2], strict=True)]
