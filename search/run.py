@@ -189,8 +189,8 @@ Examples:
 def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **options: Any) -> int:
     """Search smaller networks: a trained model and data in, a Pareto front out.
 
-    Opens with uniform and random widths, searches keep ratios and criteria, promotes the best, trains the
-    finals in three ways, and writes front.json, report.html and the networks into the run folder.
+    Opens with widths from error curves and other seeds, searches keep ratios and criteria, promotes the best,
+    trains the finals in three ways, and writes front.json, report.html and the networks into the run folder.
     """
     options["criteria"] = _names(options["criteria"])
     default_out = f"runs/{_task_name(options['task'])}"

@@ -41,7 +41,7 @@ class Record:
 
     Attributes:
         evaluation: What it was worth.
-        origin: ``seed: uniform``, ``seed: random``, ``sampler: <name>``, ``control: uniform`` or
+        origin: ``seed: error curve``, ``seed: global l1``, ``sampler: <name>``, ``control: uniform`` or
             ``control: random``. On rungs above the first, the origin of the candidate.
         widths: Kept units per group, in the order of the space.
         criteria: Criterion of each group that loses units.
