@@ -10,7 +10,7 @@ import optuna
 import torch
 from deadly import kill_at
 
-import evaluators.ladder
+import evaluators.reconstruct.refit
 import search.drive
 import search.finish
 import search.report.write
@@ -26,7 +26,8 @@ if TYPE_CHECKING:
 POINTS = {
     "in-a-training-step": (torch.optim.SGD, "step", True),
     "between-parameters": (optuna.trial.Trial, "_suggest", True),
-    "in-recalibration": (evaluators.ladder, "recalibrate", False),
+    "in-sweep": (sys.modules["evaluators.prepare"], "gather", False),
+    "in-refit": (evaluators.reconstruct.refit, "refit_carefully", False),
     "after-tell": (Book, "tell", True),
     "at-promotion": (Book, "add", False),
     "after-promotion": (Book, "add", True),

@@ -25,7 +25,8 @@ FRESH = multiprocessing.get_context("forkserver")
 KILLS = [
     ("in-a-training-step", 20),  # dense training
     ("between-parameters", 20),
-    ("in-recalibration", 4),  # rung 1
+    ("in-sweep", 1),
+    ("in-refit", 4),  # rung 1
     ("after-tell", 6),
     ("at-promotion", 1),
     ("in-a-training-step", 48),  # rung 2
