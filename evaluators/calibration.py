@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -46,6 +47,18 @@ def calibration_batches(task: Task, precision: Precision) -> Iterable[Batch]:
     if not held:
         raise ValueError(f"Task {task.name!r}: there is no batch to calibrate on.")
     return held
+
+
+def part_of(batch: Batch, samples: int) -> Any:
+    """The inputs of a batch's first samples; what does not go along with the samples stays whole."""
+    inputs, targets = batch
+    size = len(targets)
+    return pytree.tree_map_only(Tensor, lambda x: x[:samples] if is_per_sample(x, size) else x, inputs)
+
+
+def is_per_sample(value: Any, size: int) -> bool:
+    """Whether the first dimension of ``value`` is a batch of ``size`` samples."""
+    return isinstance(value, Tensor) and value.dim() > 0 and len(value) == size
 
 
 def first_samples(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:

@@ -168,7 +168,7 @@ def prepare(
         seed,
         memory,
         task.model.state_dict(),
-        *map(_tensors_of, batches),
+        [fingerprint(_tensors_of(batch)) for batch in batches],
     )
     work = _Work(task, space, precision, batches, seed, criteria, on_stage)
     statistics = work.statistics(folder / "statistics.safetensors", key, memory)
@@ -185,7 +185,7 @@ def prepare(
         curves=_part(found, _CURVE),
         sensitivities=_part(found, _SENSITIVITY),
         refit=refit,
-        warnings=(*_missing(scores, criteria), *statistics.warnings),
+        warnings=(*_missing(scores, criteria), *statistics.warnings, *refit.warnings),
         seconds=time.monotonic() - start,
     )
 

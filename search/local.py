@@ -134,7 +134,12 @@ class LocalSearch:
 
     def __init__(self, run: Run) -> None:
         self._run, self._book, self._config = run, run.book, run.config
-        self._seconds_before = sum(r.evaluation.seconds for rung in (1, 2) for r in run.book.records(rung))
+        self._seconds_before = sum(
+            r.evaluation.seconds
+            for rung, method in SEARCHED.items()
+            for r in run.book.records(rung)
+            if r.evaluation.method == method and not r.is_control
+        )
         self._start = time.monotonic()
         self._seeds: Sequence[Seed] = opening(
             run.encoding, run.config.num_targets, run.config.seed, run.problem.knowledge

@@ -15,7 +15,7 @@ from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from evaluators.candidate import Candidate
-from evaluators.evaluation import Evaluation
+from evaluators.evaluation import SEARCHED, Evaluation
 from search.journal import JOURNAL, open_journal
 from spaces.architecture import Architecture
 
@@ -263,7 +263,11 @@ def _open(storage: BaseStorage, rung: int, existing: set[str]) -> optuna.Study:
 
 def _is_proposal(trial: FrozenTrial) -> bool:
     record = trial.user_attrs.get("record")
-    return "dead" not in trial.user_attrs and not (record and record["origin"].startswith("control"))
+    if "dead" in trial.user_attrs or record is None:
+        return "dead" not in trial.user_attrs
+    # What a finished search adds to the rung, controls and careful re-fits, nobody proposed.
+    searched = record["evaluation"]["method"] in SEARCHED.values()
+    return searched and not record["origin"].startswith("control")
 
 
 def _how(evaluation: Evaluation) -> tuple[int, str, int]:

@@ -43,7 +43,9 @@ def learned(context: ScoringContext, group: ChannelGroup) -> Tensor:
     Raises:
         NotApplicable: If no other criterion was scored, or fewer than 8 removals were measured.
     """
-    removals = {name: found for name, found in context.statistics.removals.items() if len(found)}
+    measured = context.statistics.removals
+    # In the order of the groups, also where the removals were read back from a file.
+    removals = {g.name: measured[g.name] for g in context.groups if len(measured.get(g.name, ()))}
     evidence = {name: scores for name, scores in context.scores.items() if name not in IGNORED and scores}
     if not evidence:
         raise NotApplicable(f"{group.name!r} has no scores to learn from.")

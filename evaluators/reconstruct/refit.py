@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from evaluators.calibration import first_samples
+from evaluators.calibration import first_samples, is_per_sample, part_of
 from evaluators.recalibrate import recalibrate
 from evaluators.reconstruct.cached import refit_from_moments
 from evaluators.reconstruct.careful import Lesson, refit_carefully
@@ -103,9 +103,8 @@ class Refit:
     def layers(self) -> dict[str, Layer]:
         """Of the dense network."""
         # Two samples: with one, a tensor of a batch could not be told from a parameter of its shape.
-        first = next(iter(self._batches))[0]
-        pair = pytree.tree_map_only(Tensor, lambda x: x[:2].cpu(), first)
-        return find_layers(self._task.model, pair)
+        pair = part_of(next(iter(self._batches)), 2)
+        return find_layers(self._task.model, pytree.tree_map_only(Tensor, Tensor.cpu, pair))
 
     def _lesson(self, samples: int) -> Lesson:
         samples = min(samples, self._most_samples)
@@ -114,6 +113,17 @@ class Refit:
             inputs = self._fp32.place_inputs(_joined(self._batches, samples))
             self._lessons[samples] = Lesson.of(dense, self.layers, inputs, seed=0)
         return self._lessons[samples]
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What a user should know of the re-fit's limits."""
+        most = self._most_samples
+        if most >= THOROUGH_SAMPLES:
+            return ()
+        return (
+            f"Activations are large: the re-fit learns from {most} calibration samples at most, "
+            f"not from {THOROUGH_SAMPLES}.",
+        )
 
     @cached_property
     def _most_samples(self) -> int:
@@ -175,8 +185,24 @@ def _has_statistics(module: nn.Module) -> bool:
 
 
 def _joined(batches: Iterable[Batch], samples: int) -> Any:
-    """The inputs of the first ``samples`` samples as one batch."""
-    inputs = [inputs for inputs, _ in first_samples(batches, samples)]
-    flat = [pytree.tree_flatten(one) for one in inputs]
-    joined = [torch.cat(parts)[:samples] for parts in zip(*(leaves for leaves, _ in flat), strict=True)]
-    return pytree.tree_unflatten(joined, flat[0][1])
+    """The inputs of the first ``samples`` samples as one batch.
+
+    As far as batches have one shape: others, such as texts padded to another length, are left out. What does
+    not go along with the samples is taken from the first batch.
+    """
+    parts: list[list[Any]] = []
+    structure, shapes, per_sample = None, None, []
+    for inputs, targets in first_samples(batches, samples):
+        leaves, found = pytree.tree_flatten(inputs)
+        own = [is_per_sample(leaf, len(targets)) for leaf in leaves]
+        trailing = [leaf.shape[1:] for leaf, one in zip(leaves, own, strict=True) if one]
+        if structure is None:
+            structure, shapes, per_sample = found, trailing, own
+        if (found, trailing, own) == (structure, shapes, per_sample):
+            parts.append(leaves)
+    assert structure is not None
+    joined = [
+        torch.cat(list(column))[:samples] if one else column[0]
+        for column, one in zip(zip(*parts, strict=True), per_sample, strict=True)
+    ]
+    return pytree.tree_unflatten(joined, structure)

@@ -191,6 +191,8 @@ def _reading(
         for name in dict.fromkeys(layer for found in readers.values() for layer, _ in found):
 
             def pre_hook(_: nn.Module, args: tuple[Tensor, ...], name: str = name) -> tuple[Tensor, ...]:
+                if not args or not args[0].requires_grad:
+                    return args  # called by keyword, or cut off from the loss
                 # A view of its own: the gradient by what this layer alone reads.
                 own = args[0].view_as(args[0])
                 read.append((name, own))
@@ -205,7 +207,7 @@ def _floats(outputs: Any) -> list[Tensor]:
 
 
 def _is_float(leaf: object) -> bool:
-    return isinstance(leaf, Tensor) and leaf.is_floating_point() and leaf.requires_grad
+    return isinstance(leaf, Tensor) and leaf.dim() > 0 and leaf.is_floating_point() and leaf.requires_grad
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from evaluators.calibration import first_samples
+from evaluators.calibration import first_samples, part_of
 from evaluators.options import OptionError
 from evaluators.scoring import call, eval_mode
 from evaluators.statistics.curvature import differentiable
@@ -66,15 +66,15 @@ def gather(
     num_batches, samples = 0, 0
     first: Any = None
     for inputs, targets in batches:
-        first = inputs if first is None else first
+        first = (inputs, targets) if first is None else first
         num_batches, samples = num_batches + 1, samples + len(targets)
     _check_samples(task, samples)
-    layers = find_layers(model, first)
+    layers = find_layers(model, part_of(first, 2))
     sweep = _Sweep(model, space.groups, layers, num_batches, memory, seed)
     with eval_mode(model), differentiable(model.parameters()), sweep.watching():
         for batch in batches:
             sweep.add(task, batch)
-    importance = _importance(model, layers, list(sweep.moment_sums), first, seed)
+    importance = _importance(model, layers, list(sweep.moment_sums), first[0], seed)
     return Statistics(
         moments={
             name: sums.moments(importance[name])
@@ -102,11 +102,11 @@ def check_calibration(task: Task, space: Space, memory: int) -> None:
     _check_samples(task, sum(len(targets) for _, targets in few))
     model = task.model
     with eval_mode(model), torch.no_grad():
-        layers = find_layers(model, few[0][0])
+        layers = find_layers(model, part_of(few[0], 2))
         _that_fit({name: model.get_submodule(name) for name in _readers(space.groups, layers)}, memory)
         if task.pretrained:
             with watched(model, _check_finite, _check_finite):
-                call(model, few[0][0])
+                call(model, part_of(few[0], LEAST_SAMPLES))
 
 
 def _check_samples(task: Task, samples: int) -> None:

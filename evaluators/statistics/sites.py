@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 #: One index vector for each dimension of a layer's outputs but the channels: sample, then place.
 Sites = tuple[Tensor, ...]
 
+#: Positions to choose from, for each one that is chosen, from which choosing with replacement does no harm.
+_SPARSE = 8
+
 #: The modules whose outputs are linear in their unfolded inputs.
 LINEAR_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
@@ -47,17 +50,26 @@ def num_groups(layer: nn.Module) -> int:
 def draw_sites(sizes: Sequence[int], count: int, generator: torch.Generator) -> Sites:
     """``count`` positions, as evenly over the samples as can be, at random places of each.
 
+    No position comes twice where they are a good part of all that there are; of many more, hardly one does.
+    Positions that came twice would stand on both sides when some are held out.
+
     Args:
         sizes: Samples, then the places along each other dimension of the outputs but the channels.
-        count: Positions; at most as many as there are.
+        count: Positions; all that there are, if there are fewer.
         generator: Source of randomness.
     """
     samples, *places = sizes
-    count = min(count, torch.Size(sizes).numel())
     if not places:
         return (torch.randperm(samples, generator=generator)[:count],)
+    per_sample = torch.Size(places).numel()
+    count = min(count, samples * per_sample)
     start = int(torch.randint(samples, (), generator=generator))
     sample = (start + torch.arange(count)) % samples
+    if samples * per_sample <= _SPARSE * count:
+        # Each sample's places in an order of its own; every round takes the next one of each sample.
+        order = torch.rand(samples, per_sample, generator=generator).argsort(dim=1)
+        place = order[sample, torch.arange(count) // samples]
+        return sample, *torch.unravel_index(place, tuple(places))
     return sample, *(torch.randint(size, (count,), generator=generator) for size in places)
 
 

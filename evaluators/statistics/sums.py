@@ -65,7 +65,9 @@ class MomentSums:
         """Positions of one batch."""
         drawn = draw_sites(output_sizes(self.layer, outputs), self._quota, generator)
         rows = inputs_at(self.layer, inputs, tuple(index.to(inputs.device) for index in drawn)).double()
-        held = torch.arange(rows.shape[1], device=rows.device) % _HELD_OUT == _HELD_OUT - 1
+        # Counted over batches, which may be small.
+        number = self.num_rows + torch.arange(rows.shape[1], device=rows.device)
+        held = number % _HELD_OUT == _HELD_OUT - 1
         for total, part in ((self._fit, rows[:, ~held]), (self._held, rows[:, held])):
             total += self._moments(part).cpu()
         self.num_rows += rows.shape[1]
@@ -88,7 +90,8 @@ class MomentSums:
         last = torch.zeros_like(by_group[..., :1])
         if isinstance(bias, Tensor):
             last = bias.detach().double().cpu().view_as(last)
-        fit, held = self._fit / (self.num_rows - self._num_held), self._held / max(1, self._num_held)
+        # In place: these are the largest tensors of a study. Called once.
+        fit, held = self._fit.div_(self.num_rows - self._num_held), self._held.div_(max(1, self._num_held))
         return Moments(
             layer=self.name,
             weights=torch.cat([by_group, last], dim=-1).transpose(1, 2).contiguous(),
