@@ -59,7 +59,7 @@ class Refit:
     ) -> None:
         self._task, self._space, self._moments = task, space, moments
         self._batches, self._precision = batches, precision
-        # Least squares on rounded activations would fit the rounding.
+        # Targets come from the dense network in fp32; only the cut network's own pass is rounded.
         self._fp32 = replace(precision, dtype="float32")
         self._lessons: dict[int, Lesson] = {}
 
@@ -70,14 +70,14 @@ class Refit:
             model: Cut to ``kept``, on the CPU.
             kept: As in :func:`spaces.cut`.
         """
-        self.from_moments(model, kept)
-        if kept_slots(self._task.model, self._space, kept):
+        if self.from_moments(model, kept):
             self._recalibrate_if_better(model, THOROUGH_SAMPLES)
 
-    def from_moments(self, model: nn.Module, kept: Mapping[str, Tensor]) -> None:
-        """As :meth:`cached`, and BatchNorm statistics stay as they are."""
+    def from_moments(self, model: nn.Module, kept: Mapping[str, Tensor]) -> bool:
+        """As :meth:`cached`, and BatchNorm statistics stay as they are; whether anything was cut."""
         slots = kept_slots(self._task.model, self._space, kept)
         refit_from_moments(model, self._task.model, slots, self._moments, self.layers)
+        return bool(slots)
 
     def quick(self, model: nn.Module, kept: Mapping[str, Tensor]) -> None:
         """Carefully, from few samples; arguments as in :meth:`cached`."""
