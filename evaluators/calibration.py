@@ -71,6 +71,30 @@ def first_samples(batches: Iterable[Batch], samples: int) -> Iterator[Batch]:
         yield batch
 
 
+def joined(batches: Iterable[Batch], samples: int) -> Any:
+    """The inputs of the first ``samples`` samples as one batch.
+
+    As far as batches have one shape: others, such as texts padded to another length, are left out. What does
+    not go along with the samples is taken from the first batch.
+    """
+    parts: list[list[Any]] = []
+    structure, shapes, per_sample = None, None, []
+    for inputs, targets in first_samples(batches, samples):
+        leaves, found = pytree.tree_flatten(inputs)
+        own = [is_per_sample(leaf, len(targets)) for leaf in leaves]
+        trailing = [leaf.shape[1:] for leaf, one in zip(leaves, own, strict=True) if one]
+        if structure is None:
+            structure, shapes, per_sample = found, trailing, own
+        if (found, trailing, own) == (structure, shapes, per_sample):
+            parts.append(leaves)
+    assert structure is not None
+    whole = [
+        torch.cat(list(column))[:samples] if one else column[0]
+        for column, one in zip(zip(*parts, strict=True), per_sample, strict=True)
+    ]
+    return pytree.tree_unflatten(whole, structure)
+
+
 def num_bytes(value: Any) -> int:
     """Bytes of all tensors in nested tuples, lists and dicts."""
     if isinstance(value, Tensor):

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
-import os
 import time
-from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING
 
-import torch
-from safetensors import safe_open
-from safetensors.torch import save_file
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from evaluators.cache import fingerprint, load, save
 from evaluators.calibration import calibration_batches, first_samples
 from evaluators.criteria import (
     CRITERIA,
@@ -43,7 +37,7 @@ from evaluators.train import OnStep, train
 from spaces import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
     from pathlib import Path
 
     from torch import nn
@@ -110,7 +104,7 @@ def train_dense(
         return
     path = folder / "dense.safetensors"
     key = fingerprint(task.name, asdict(task.recipe), seed, precision.to_dict(), task.model.state_dict())
-    stored = _load(path, key)
+    stored = load(path, key)
     if stored is not None:
         task.model.load_state_dict(stored[0])
         at_rest(task.model)
@@ -125,7 +119,7 @@ def train_dense(
         precision=precision,
         on_step=on_step,
     )
-    _save(path, key, at_rest(task.model).state_dict())
+    save(path, key, at_rest(task.model).state_dict())
 
 
 def prepare(
@@ -210,7 +204,7 @@ class _Work:
         """The sweep, and the probes that the criteria ask for."""
         asked = self._asked
         key = fingerprint(key, not asked.isdisjoint(NEEDS_CURVATURE), not asked.isdisjoint(NEEDS_REMOVALS))
-        stored = _load(path, key)
+        stored = load(path, key)
         if stored is not None:
             return from_tensors(*stored)
         task, precision, few = self.task, self.precision, list(first_samples(self.batches, _PROBE_SAMPLES))
@@ -226,7 +220,7 @@ class _Work:
             found = replace(found, removals=removals(task, self.space, None, few, precision, self.seed))
         at_rest(task.model)
         tensors, texts = to_tensors(found)
-        _save(path, key, tensors, texts)
+        save(path, key, tensors, texts)
         return found
 
     def scored(
@@ -234,7 +228,7 @@ class _Work:
     ) -> tuple[dict[str, Tensor], dict[str, str]]:
         """``criterion|group`` -> scores, curves and sensitivities; and the dense score."""
         key = fingerprint(key, list(self.criteria), self.precision.to_dict())
-        stored = _load(path, key)
+        stored = load(path, key)
         if stored is not None:
             return stored
         self.on_stage("scoring units")
@@ -250,7 +244,7 @@ class _Work:
         for part, values in ((_CURVE, curves), (_SENSITIVITY, damages)):
             found |= {f"{part}|{group}": tensor for group, tensor in values.items()}
         texts = {"dense_score": repr(dense_score)}
-        _save(path, key, found, texts)
+        save(path, key, found, texts)
         return found, texts
 
     @property
@@ -369,39 +363,3 @@ def _listed(groups: Sequence[str]) -> str:
 def _tensors(model: nn.Module) -> dict[str, Tensor]:
     """Parameters and buffers by name, those that ``state_dict`` leaves out too."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
-
-
-def fingerprint(*parts: object) -> str:
-    """Fingerprint of JSON-able values and of state dicts."""
-    digest = hashlib.sha256()
-    for part in parts:
-        if isinstance(part, Mapping) and all(isinstance(value, Tensor) for value in part.values()):
-            for name, tensor in part.items():
-                digest.update(f"{name}{tuple(tensor.shape)}{tensor.dtype}".encode())
-                digest.update(tensor.detach().cpu().flatten().view(torch.uint8).numpy())
-        else:
-            digest.update(json.dumps(part, sort_keys=True).encode())
-    return digest.hexdigest()
-
-
-def _load(path: Path, key: str) -> tuple[dict[str, Tensor], dict[str, str]] | None:
-    """Tensors and metadata, if the file is there and was written under the same key."""
-    if not path.exists():
-        return None
-    with safe_open(path, framework="pt") as file:
-        metadata = file.metadata() or {}
-        if metadata.get("key") != key:
-            return None
-        return {name: file.get_tensor(name) for name in file.keys()}, metadata  # noqa: SIM118 - no mapping
-
-
-def _save(
-    path: Path, key: str, tensors: Mapping[str, Tensor], texts: Mapping[str, str] | None = None
-) -> None:
-    partial = path.with_suffix(".partial")
-    save_file(
-        {name: t.detach().clone().contiguous() for name, t in tensors.items()},
-        partial,
-        {"key": key, **(texts or {})},
-    )
-    os.replace(partial, path)

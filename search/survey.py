@@ -12,11 +12,12 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
+from evaluators.cache import fingerprint
 from evaluators.calibration import SAMPLES
 from evaluators.flops import count_macs
 from evaluators.options import OptionError
 from evaluators.precision import Precision
-from evaluators.prepare import check_criteria, fingerprint
+from evaluators.prepare import check_criteria
 from evaluators.statistics.gather import check_calibration
 from evaluators.tasks import TaskOptions, load_task
 from evaluators.train import train

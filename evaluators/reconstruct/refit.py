@@ -6,14 +6,14 @@ import math
 from collections import deque
 from dataclasses import replace
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.utils import _pytree as pytree
 
-from evaluators.calibration import first_samples, is_per_sample, part_of
+from evaluators.calibration import first_samples, joined, part_of
 from evaluators.recalibrate import recalibrate
 from evaluators.reconstruct.cached import refit_from_moments
 from evaluators.reconstruct.careful import Lesson, refit_carefully
@@ -110,7 +110,7 @@ class Refit:
         samples = min(samples, self._most_samples)
         if samples not in self._lessons:
             dense = self._fp32.place(duplicate(self._task.model)).eval()
-            inputs = self._fp32.place_inputs(_joined(self._batches, samples))
+            inputs = self._fp32.place_inputs(joined(self._batches, samples))
             self._lessons[samples] = Lesson.of(dense, self.layers, inputs, seed=0)
         return self._lessons[samples]
 
@@ -182,27 +182,3 @@ class Refit:
 
 def _has_statistics(module: nn.Module) -> bool:
     return isinstance(module, _BatchNorm) and module.track_running_stats
-
-
-def _joined(batches: Iterable[Batch], samples: int) -> Any:
-    """The inputs of the first ``samples`` samples as one batch.
-
-    As far as batches have one shape: others, such as texts padded to another length, are left out. What does
-    not go along with the samples is taken from the first batch.
-    """
-    parts: list[list[Any]] = []
-    structure, shapes, per_sample = None, None, []
-    for inputs, targets in first_samples(batches, samples):
-        leaves, found = pytree.tree_flatten(inputs)
-        own = [is_per_sample(leaf, len(targets)) for leaf in leaves]
-        trailing = [leaf.shape[1:] for leaf, one in zip(leaves, own, strict=True) if one]
-        if structure is None:
-            structure, shapes, per_sample = found, trailing, own
-        if (found, trailing, own) == (structure, shapes, per_sample):
-            parts.append(leaves)
-    assert structure is not None
-    joined = [
-        torch.cat(list(column))[:samples] if one else column[0]
-        for column, one in zip(zip(*parts, strict=True), per_sample, strict=True)
-    ]
-    return pytree.tree_unflatten(joined, structure)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor, nn
 
-from evaluators.calibration import first_samples, part_of
+from evaluators.calibration import first_samples, joined, part_of
 from evaluators.options import OptionError
 from evaluators.scoring import call, eval_mode
 from evaluators.statistics.curvature import differentiable
@@ -31,8 +31,8 @@ LEAST_SAMPLES = 8
 DEFAULT_MEMORY = 4 * 2**30
 _UNITS = {"GiB": 2**30, "MiB": 2**20, "KiB": 2**10, "B": 1}
 _NUM_BINS = 32
-#: Positions per layer that estimate how much its outputs vary.
-_VARIANCE_ROWS = 4096
+#: Samples, and positions per layer, that estimate how much its outputs vary.
+_VARIANCE_SAMPLES, _VARIANCE_ROWS = 128, 4096
 
 
 def gather(
@@ -74,7 +74,7 @@ def gather(
     with eval_mode(model), differentiable(model.parameters()), sweep.watching():
         for batch in batches:
             sweep.add(task, batch)
-    importance = _importance(model, layers, list(sweep.moment_sums), first[0], seed)
+    importance = _importance(model, layers, list(sweep.moment_sums), joined(batches, _VARIANCE_SAMPLES), seed)
     return Statistics(
         moments={
             name: sums.moments(importance[name])
