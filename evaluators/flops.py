@@ -17,7 +17,7 @@ from spaces.trace import as_call, batch_of_one
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from spaces.verify import Arguments
+    from spaces.follow import Arguments
 
 with warnings.catch_warnings():  # fvcore scripts functions with torch.jit, which warns on import
     warnings.simplefilter("ignore")

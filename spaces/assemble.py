@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
-from spaces.cost import CostBuilder
+from spaces.attributes import Attribute, Mend
+from spaces.cost import Cost, CostBuilder
+from spaces.frozen import Frozen
 from spaces.groups import ChannelGroup, Member
-from spaces.slots import FROZEN, Slots
+from spaces.slots import FROZEN, Cause, Place, Slots
 from spaces.space import Space
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
     from spaces.slots import Owner
+
+Number = TypeVar("Number", int, float)
 
 #: ``(owner, slots)`` of a unit, by owner: where it lives and how much of each place it takes.
 Signature = tuple[tuple[int, int], ...]
@@ -59,25 +63,57 @@ class _Units:
         return groups
 
 
+def _named_options(option: str, numbers: Mapping[str, Number]) -> list[tuple[str, Number]]:
+    return [(f"{option}[{pattern!r}]", number) for pattern, number in numbers.items()]
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a caller allows; see :func:`spaces.trace`."""
+
+    divisor: int = 1
+    smallest: float = 0.0
+    include: tuple[str, ...] = ()
+    exclude: tuple[str, ...] = ()
+    divisor_of: Mapping[str, int] = field(default_factory=dict)
+    smallest_of: Mapping[str, float] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for option, divisor in [("divisor", self.divisor), *_named_options("divisor_of", self.divisor_of)]:
+            if divisor < 1:
+                raise ValueError(f"`{option}` must be at least 1, got {divisor}.")
+        for option, share in [("smallest", self.smallest), *_named_options("smallest_of", self.smallest_of)]:
+            if not 0 <= share <= 1:
+                raise ValueError(f"`{option}` must be in [0, 1], got {share}.")
+
+    def of(self, name: str) -> tuple[int, float]:
+        """Divisor and smallest share of one group: of the last pattern that fits its name."""
+        divisor, smallest = self.divisor, self.smallest
+        for pattern, number in self.divisor_of.items():
+            divisor = number if fnmatchcase(name, pattern) else divisor
+        for pattern, share in self.smallest_of.items():
+            smallest = share if fnmatchcase(name, pattern) else smallest
+        return divisor, smallest
+
+    def wants(self, name: str) -> bool:
+        """Whether a group of this name may be pruned."""
+        included = not self.include or any(fnmatchcase(name, pattern) for pattern in self.include)
+        return included and not any(fnmatchcase(name, pattern) for pattern in self.exclude)
+
+
 def assemble(
     slots: Slots,
-    *,
-    divisor: int,
-    smallest: float,
-    include: Sequence[str] = (),
-    exclude: Sequence[str] = (),
-    frozen: Collection[str] = (),
+    limits: Limits,
+    refused: Mapping[str, Cause] | None = None,
 ) -> Space:
     """The space that the ties leave open.
 
     Args:
         slots: Labels and ties of a traced model.
-        divisor: See :func:`spaces.trace`.
-        smallest: See :func:`spaces.trace`.
-        include: See :func:`spaces.trace`.
-        exclude: See :func:`spaces.trace`.
-        frozen: Names of groups that failed verification.
+        limits: What the caller allows.
+        refused: Names of groups that failed verification, and why.
     """
+    refused = {} if refused is None else refused
     roots = slots.final_roots()
     inexact = slots.inexact_roots(roots)
     owned = [np.arange(owner.start, owner.start + owner.size) for owner in slots.owners]
@@ -85,17 +121,30 @@ def assemble(
     units = _Units.of(roots, [*owned, *seen.values()])
     groups: list[ChannelGroup] = []
     group_of_root = np.full(len(roots), -1)
+    reasons: dict[int, Cause] = {}
     for name, signature, members in _named(slots, units.by_signature()):
-        if name in frozen or not _wanted(name, include, exclude):
+        if name is None or name in refused or len(members) == 1 or not limits.wants(name):
+            cause = Cause("made by no layer" if name is None else "excluded", Place())
+            cause = Cause("one unit only", Place()) if len(members) == 1 else refused.get(name or "", cause)
+            reasons.update(dict.fromkeys(members, cause))
             continue
         group_of_root[members] = len(groups)
         exact = inexact.isdisjoint(members)
-        groups.append(_group(slots, roots, name, members, signature, divisor, smallest, exact=exact))
-    return _space(slots, tuple(groups), group_of_root[roots])
+        groups.append(_group(slots, roots, name, members, signature, *limits.of(name), exact=exact))
+    sizes = Sizes(tuple(groups), group_of_root[roots])
+    return Space(
+        tuple(groups),
+        _macs(slots, sizes),
+        _params(slots, sizes),
+        tuple(slots.warnings),
+        _frozen(slots, roots, group_of_root, reasons),
+    )
 
 
-def _named(slots: Slots, groups: dict[Signature, list[int]]) -> Iterator[tuple[str, Signature, list[int]]]:
-    """Groups with a choice, each with a name of its own that no pattern or freezing changes.
+def _named(
+    slots: Slots, groups: dict[Signature, list[int]]
+) -> Iterator[tuple[str | None, Signature, list[int]]]:
+    """Sets of interchangeable units; those with a choice have names that no pattern or freezing changes.
 
     A single unit can not go, since a group keeps at least one. The units of one tensor may fall into
     several groups; the later ones get a number.
@@ -105,12 +154,8 @@ def _named(slots: Slots, groups: dict[Signature, list[int]]) -> Iterator[tuple[s
         name = _name(slots, signature)
         if len(members) > 1 and name is not None:
             seen[name] = seen.get(name, 0) + 1
-            yield name if seen[name] == 1 else f"{name}#{seen[name]}", signature, members
-
-
-def _wanted(name: str, include: Sequence[str], exclude: Sequence[str]) -> bool:
-    included = not include or any(fnmatchcase(name, pattern) for pattern in include)
-    return included and not any(fnmatchcase(name, pattern) for pattern in exclude)
+            name = name if seen[name] == 1 else f"{name}#{seen[name]}"
+        yield name, signature, members
 
 
 def _name(slots: Slots, signature: Signature) -> str | None:
@@ -143,7 +188,8 @@ def _group(
             order = np.argsort(unit, kind="stable")[np.count_nonzero(unit < 0) :]
             role = slots.roles.get(number, "other")
             places.append(Member(owner.tensor, owner.dim, role, order.reshape(len(members), count)))
-    channels = min(place.slots.shape[1] for place in places)
+    layers = [place for place in places if place.role in ("output", "input")]
+    channels = min(place.slots.shape[1] for place in layers or places)
     return ChannelGroup(
         name,
         len(members),
@@ -155,19 +201,50 @@ def _group(
     )
 
 
-def _space(slots: Slots, groups: tuple[ChannelGroup, ...], group_of: NDArray[np.int64]) -> Space:
-    """Costs from the recorded operators and the tensors' shapes."""
-    widths = np.array([group.width for group in groups], dtype=np.int64)
+@dataclass(frozen=True, slots=True, eq=False)
+class Sizes:
+    """Sizes of labelled dimensions as functions of the kept widths."""
 
-    def size(vector: NDArray[np.int64]) -> tuple[int, tuple[int, ...]]:
-        of = group_of[vector]
-        per_group = np.bincount(of[of >= 0], minlength=len(groups))
-        return int(np.count_nonzero(of < 0)), tuple((per_group // widths).tolist() if len(groups) else ())
+    groups: tuple[ChannelGroup, ...]
+    group_of: NDArray[np.int64]
 
-    macs = CostBuilder(len(groups))
+    @classmethod
+    def of(cls, slots: Slots, space: Space) -> Sizes:
+        """Those of an assembled space."""
+        roots = slots.roots()
+        starts = {(owner.tensor, owner.dim): owner.start for owner in slots.owners}
+        group_of_root = np.full(len(roots), -1)
+        for number, group in enumerate(space.groups):
+            for member in group.members:
+                labels = starts[member.tensor, member.dim] + member.slots.ravel()
+                group_of_root[roots[labels]] = number
+        return cls(space.groups, group_of_root[roots])
+
+    def __call__(self, vector: NDArray[np.int64]) -> tuple[int, tuple[int, ...]]:
+        """Slots that always stay, and slots that one unit of each group adds."""
+        of = self.group_of[vector]
+        per_group = np.bincount(of[of >= 0], minlength=len(self.groups))
+        widths = np.array([group.width for group in self.groups], dtype=np.int64)
+        per_unit = tuple((per_group // widths).tolist()) if self.groups else ()
+        return int(np.count_nonzero(of < 0)), per_unit
+
+    def mend(self, attribute: Attribute, vector: NDArray[np.int64]) -> Mend:
+        """An integer that is the size of this dimension."""
+        fixed, per_unit = self(vector)
+        names = [group.name for group in self.groups]
+        counts = tuple((name, count) for name, count in zip(names, per_unit, strict=True) if count)
+        return Mend(attribute, fixed, counts)
+
+
+def _macs(slots: Slots, size: Sizes) -> Cost:
+    macs = CostBuilder(len(size.groups))
     for term in slots.terms:
         macs.add(term.constant, [size(vector) for vector in term.sizes])
-    params = CostBuilder(len(groups))
+    return macs.build()
+
+
+def _params(slots: Slots, size: Sizes) -> Cost:
+    params = CostBuilder(len(size.groups))
     dims: dict[str, list[tuple[int, tuple[int, ...]]]] = {}
     for owner in slots.owners:
         if owner.is_parameter:
@@ -175,4 +252,26 @@ def _space(slots: Slots, groups: tuple[ChannelGroup, ...], group_of: NDArray[np.
     for sizes in dims.values():
         params.add(1, sizes)
     params.add(len(slots.scalars), [])
-    return Space(groups, macs.build(), params.build(), tuple(slots.warnings))
+    return params.build()
+
+
+def _frozen(
+    slots: Slots, roots: NDArray[np.int64], group_of_root: NDArray[np.int64], reasons: Mapping[int, Cause]
+) -> tuple[Frozen, ...]:
+    """For each layer, its outputs that stay, and the first reason for it."""
+    cause_of = slots.causes()
+    found = []
+    for number, owner in enumerate(slots.owners):
+        if slots.roles.get(number) != "output":
+            continue
+        labels = np.arange(owner.start, owner.start + owner.size)
+        stay = labels[group_of_root[roots[labels]] < 0]
+        if not len(stay):
+            continue
+        first = int(stay[0])
+        cause = cause_of(first) if roots[first] == FROZEN else None
+        cause = cause or reasons.get(int(roots[first])) or Cause("unknown", Place())
+        place = cause.place
+        name = owner.tensor.removesuffix(".weight")
+        found.append(Frozen(name, len(stay), cause.reason, place.operator, place.module, place.line))
+    return tuple(found)

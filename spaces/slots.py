@@ -7,6 +7,7 @@ labels are tied; connected components of those ties are what can only be removed
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.weak import WeakIdKeyDictionary
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from torch import Tensor
 
@@ -28,6 +29,13 @@ TensorLabels = tuple[Labels, ...]
 #: The label of slots that must stay.
 FROZEN = 0
 
+#: The label of a size that Python code made, as ``torch.zeros(1, width)`` does: it goes along with whatever
+#: it meets. Whether the code really follows is for verification to find out.
+FREE = 1
+
+#: Labels below this one name no slot.
+_NUM_RESERVED = 2
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Owner:
@@ -38,6 +46,48 @@ class Owner:
     size: int
     start: int
     is_parameter: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where in the model an operator ran.
+
+    Attributes:
+        operator: ATen overload, such as ``aten.select.int``.
+        module: Dotted name of the innermost module; empty for the model itself.
+        line: The line of the model's own code, such as ``resnet.py:92``.
+    """
+
+    operator: str | None = None
+    module: str | None = None
+    line: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Cause:
+    """Why slots must stay."""
+
+    reason: str
+    place: Place
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Site:
+    """A dimension that was split, so that either its inner or its outer part may shrink.
+
+    Attributes:
+        sizes: Sizes that it was split into.
+        kept: Labels of the part that may shrink.
+        dim: Which part that is, counted from the end (-1 is the innermost).
+    """
+
+    sizes: tuple[int, ...]
+    kept: NDArray[np.int64]
+    dim: int
+
+
+#: A split is known by module, line, and how many splits that line made there before.
+SiteKey = tuple[str | None, str | None, int]
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -71,20 +121,33 @@ def components(num_labels: int, left: NDArray[np.int64], right: NDArray[np.int64
 
 
 class Slots:
-    """Labels of all tensors of one trace, and the ties between them."""
+    """Labels of all tensors of one trace, and the ties between them.
 
-    def __init__(self) -> None:
+    Args:
+        parts: Which part of a split dimension may shrink, where it is not the default.
+    """
+
+    def __init__(self, parts: Mapping[SiteKey, int] | None = None) -> None:
         self.owners: list[Owner] = []
         self.roles: dict[int, Role] = {}
         self.terms: list[MacsTerm] = []
         self.warnings: dict[str, None] = {}
+        self.sites: dict[SiteKey, Site] = {}
         self.counting = True
         self.scalars: set[str] = set()
-        self._num_labels = 1
+        self.place: Callable[[], Place] = Place
+        #: Labels of rows and columns of matrices that are multiplied in batches, as in attention.
+        self.multiplied: dict[bytes, None] = {}
+        #: Labels of what operators count without making a dimension of it, such as groups of channels.
+        self.counts: list[NDArray[np.int64]] = []
+        self._parts = dict(parts or {})
+        self._visits: Counter[tuple[str | None, str | None]] = Counter()
+        self._num_labels = _NUM_RESERVED
         self._starts: list[int] = []
         self._read: set[str] = set()
         self._left: list[NDArray[np.int64]] = []
         self._right: list[NDArray[np.int64]] = []
+        self._frozen: list[tuple[NDArray[np.int64], Cause]] = []
         self._inexact: list[NDArray[np.int64]] = []
         self._known: dict[str, TensorLabels] = {}
         self._labels: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -95,14 +158,17 @@ class Slots:
     def register(self, name: str, tensor: Tensor, *, is_parameter: bool) -> None:
         """Give every slot of a parameter or buffer its label; a second trace finds the same ones."""
         if name not in self._known:
-            labels = []
+            labels: list[Labels] = []
             for dim, size in enumerate(tensor.shape):
+                if size == 1:  # the only slot there can not go
+                    labels.append(None)
+                    continue
                 labels.append(np.arange(self._num_labels, self._num_labels + size))
                 self.owners.append(Owner(name, dim, size, self._num_labels, is_parameter))
                 self._starts.append(self._num_labels)
                 self._num_labels += size
             self._known[name] = tuple(labels)
-            if is_parameter and tensor.dim() == 0:
+            if is_parameter and all(some is None for some in labels):
                 self.scalars.add(name)
         self._labels[tensor] = self._known[name]
         self._names[tensor] = name
@@ -124,27 +190,74 @@ class Slots:
     def tie(self, left: Labels, right: Labels) -> None:
         """Corresponding slots go together; a dimension without labels freezes its partner."""
         if left is None or right is None:
-            self.freeze(left, right)
-        else:
-            left, right = np.broadcast_arrays(left, right)
-            self._left.append(left.ravel())
-            self._right.append(right.ravel())
+            self.freeze(left, right, reason="meets a dimension of fixed size")
+            return
+        left, right = (some.ravel() for some in np.broadcast_arrays(left, right))
+        stays = (left == FROZEN) | (right == FROZEN)
+        if stays.any():
+            self.freeze(left[stays], right[stays], reason="meets slots that stay")
+        bound = ~stays & (left != FREE) & (right != FREE) & (left != right)
+        if bound.any():
+            self._left.append(left[bound])
+            self._right.append(right[bound])
 
-    def freeze(self, *labels: Labels) -> None:
+    def meet(self, dimensions: Sequence[Labels]) -> Labels:
+        """Labels of what several dimensions of equal size become together."""
+        if not dimensions or all(some is None for some in dimensions):
+            return None
+        named = [some for some in dimensions if some is not None and (some >= _NUM_RESERVED).any()]
+        for some in dimensions:
+            if some is not (named[0] if named else None):
+                self.tie(named[0] if named else dimensions[0], some)
+        if named:
+            return named[0]
+        return None if any(some is None for some in dimensions) else dimensions[0]
+
+    def freeze(self, *labels: Labels, reason: str = "read at fixed places") -> None:
         """These slots must stay."""
         for some in labels:
-            if some is not None:
-                self._left.append(some.ravel())
-                self._right.append(np.zeros(some.size, dtype=np.int64))
+            if some is not None and (named := some[some >= _NUM_RESERVED]).size:
+                self._frozen.append((named, Cause(reason, self.place())))
+
+    def freeze_tensor(self, name: str, reason: str) -> None:
+        """Every slot of a parameter or buffer must stay."""
+        for labels in self._known[name]:
+            if labels is not None and labels.size:
+                self._frozen.append((labels, Cause(reason, Place(module=name.rpartition(".")[0]))))
+
+    def split(self, labels: NDArray[np.int64], sizes: Sequence[int], default: int = -1) -> list[Labels]:
+        """Labels of the parts of a dimension that is split, of which one may shrink.
+
+        Args:
+            labels: ``(n,)`` of the dimension.
+            sizes: Of its parts, with product ``n``.
+            default: The part that may shrink, counted from the end, where no choice was made.
+        """
+        place = self.place()
+        visit = (place.module, place.line)
+        key = (*visit, self._visits[visit])
+        self._visits[visit] += 1
+        dim = self._parts.get(key, default)
+        lines = np.moveaxis(labels.reshape(tuple(sizes)), dim, -1).reshape(-1, sizes[dim])
+        self.tie(lines, lines[:1])
+        self.sites[key] = Site(tuple(sizes), lines[0], dim)
+        self.counts.append(lines[0])
+        result: list[Labels] = [None] * len(sizes)
+        result[dim] = lines[0]
+        return result
+
+    def begin_pass(self) -> None:
+        """The model runs anew: its splits come in the same order."""
+        self._visits.clear()
 
     def mark_inexact(self, labels: Labels) -> None:
         """Removing these slots changes the values of the others, as a norm over channels does."""
         if labels is not None:
-            self._inexact.append(labels.ravel())
+            self._inexact.append(labels[labels >= _NUM_RESERVED])
 
     def give_role(self, labels: Labels, role: Role) -> None:
         """Say what a parameter's slots do; the first word counts: activations carry these labels too."""
-        if labels is not None and labels.size and labels.flat[0] != FROZEN:
+        if labels is not None and labels.size and labels.flat[0] >= _NUM_RESERVED:
             owner = int(np.searchsorted(self._starts, labels.flat[0], side="right")) - 1
             self.roles.setdefault(owner, role)
 
@@ -155,26 +268,78 @@ class Slots:
                 constant *= size if isinstance(size, int) else 1
             self.terms.append(MacsTerm(constant, tuple(s for s in sizes if not isinstance(s, int))))
 
+    def freeze_all_but_one(self, dimensions: Sequence[Labels]) -> int:
+        """Of several dimensions that become one only one may shrink: preferably one that a layer makes.
+
+        Returns:
+            The position of that one.
+        """
+        roots = self.roots()
+        layers = [
+            np.arange(owner.start, owner.start + owner.size)
+            for number, owner in enumerate(self.owners)
+            if self.roles.get(number) in ("output", "input")
+        ]
+        made = np.zeros(self._num_labels, dtype=bool)
+        made[roots[_joined(layers)]] = True
+        made[FROZEN] = False
+        shares = [-1.0 if some is None else float(made[roots[some]].mean()) for some in dimensions]
+        kept = max(range(len(shares)), key=lambda position: (shares[position], position))
+        others = [some for position, some in enumerate(dimensions) if position != kept]
+        self.freeze(*others, reason="merged with another dimension that may shrink")
+        return kept
+
     # -- what follows from them -------------------------------------------------------------------
 
     def roots(self) -> NDArray[np.int64]:
         """``(labels,)`` smallest tied label of each label; 0 where it must stay."""
-        return components(self._num_labels, *self._ties())
+        frozen = _joined(some for some, _ in self._frozen)
+        self._left, self._right = [_joined(self._left)], [_joined(self._right)]
+        left = np.concatenate([self._left[0], frozen])
+        right = np.concatenate([self._right[0], np.full(len(frozen), FROZEN)])
+        return components(self._num_labels, left, right)
 
     def final_roots(self) -> NDArray[np.int64]:
         """As :meth:`roots`, with everything frozen that no operator read."""
         for owner in self.owners:
             if owner.tensor not in self._read:
-                self.freeze(np.arange(owner.start, owner.start + owner.size))
+                self.freeze_tensor(owner.tensor, "not read by the forward pass")
         return self.roots()
+
+    def causes(self) -> Callable[[int], Cause | None]:
+        """Tells why a label must stay: the first statement that froze it or something tied to it."""
+        alone = components(self._num_labels, _joined(self._left), _joined(self._right))
+        first: dict[int, Cause] = {}
+        for some, cause in self._frozen:
+            for root in np.unique(alone[some]).tolist():
+                first.setdefault(root, cause)
+        return lambda label: first.get(int(alone[label]))
+
+    def unwise_splits(self) -> Iterator[tuple[SiteKey, str]]:
+        """Splits whose kept part was ``frozen`` as it is, or ``multiplied`` in batches.
+
+        Another part may shrink in its place: attention loses heads rather than the width of every head.
+        """
+        frozen = {some.tobytes() for some, _ in self._frozen}
+        for key, site in self.sites.items():
+            kept = site.kept.tobytes()
+            if kept in frozen:
+                yield key, "frozen"
+            elif site.dim == -1 and kept in self.multiplied:
+                yield key, "multiplied"
 
     def inexact_roots(self, roots: NDArray[np.int64]) -> set[int]:
         """Roots of the slots whose removal changes other values."""
         return set(roots[_joined(self._inexact)].tolist())
 
-    def _ties(self) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        self._left, self._right = [_joined(self._left)], [_joined(self._right)]
-        return self._left[0], self._right[0]
+    def removed_labels(self, removed: Mapping[str, Mapping[int, NDArray[np.int64]]]) -> NDArray[np.bool_]:
+        """``(labels,)`` whether each label goes, from the indices that go of each tensor's dimensions."""
+        goes = np.zeros(self._num_labels, dtype=bool)
+        for owner in self.owners:
+            index = removed.get(owner.tensor, {}).get(owner.dim)
+            if index is not None:
+                goes[owner.start + index] = True
+        return goes
 
 
 def _joined(arrays: Iterable[NDArray[np.int64]]) -> NDArray[np.int64]:

@@ -16,8 +16,11 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from spaces.attributes import Mend
     from spaces.cost import Cost
+    from spaces.frozen import Frozen
     from spaces.groups import ChannelGroup
+    from spaces.slots import SiteKey
 
 #: Common scales that :meth:`Space.fit` tries at once.
 _NUM_SCALES = 512
@@ -32,12 +35,18 @@ class Space:
         macs_cost: Multiply-adds for a batch of one; one multiply-add counts one, as fvcore does.
         params_cost: Parameters.
         warnings: What could not be pruned, and which operator is the cause.
+        frozen: Layers whose outputs stay whole, and why.
+        mends: Integers that modules keep of widths, and how they follow a cut.
+        splits: Splits of dimensions of which another part than the default may shrink; for verification.
     """
 
     groups: tuple[ChannelGroup, ...]
     macs_cost: Cost
     params_cost: Cost
     warnings: tuple[str, ...] = ()
+    frozen: tuple[Frozen, ...] = ()
+    mends: tuple[Mend, ...] = ()
+    splits: tuple[tuple[SiteKey, int], ...] = ()
 
     @cached_property
     def dense(self) -> Architecture:

@@ -13,8 +13,9 @@ import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _NormBase
-from torch.nn.modules.conv import _ConvNd
+
+from spaces.attributes import Attribute, read_attribute, write_attributes
+from spaces.modules import mend_sizes
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,7 +45,7 @@ def cut(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> nn.Module
     Raises:
         ValueError: If a group is unknown, or its units are not distinct, ascending and in range.
     """
-    return _copy_with(model, kept_slots(model, space, kept))
+    return _copy_with(model, kept_slots(model, space, kept), kept_attributes(space, kept))
 
 
 def masked(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> nn.Module:
@@ -77,6 +78,12 @@ def kept_slots(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> Ke
     return {name: {dim: np.flatnonzero(mask) for dim, mask in dims.items()} for name, dims in stays.items()}
 
 
+def kept_attributes(space: Space, kept: Mapping[str, Tensor]) -> dict[Attribute, int]:
+    """Values of the integers that modules keep of widths, for these kept units."""
+    widths = {g.name: len(kept[g.name]) if g.name in kept else g.width for g in space.groups}
+    return {mend.attribute: mend.value(widths) for mend in space.mends}
+
+
 def describe(
     space: Space, kept: Mapping[str, Tensor], criteria: Mapping[str, str], model: nn.Module
 ) -> dict[str, object]:
@@ -102,6 +109,16 @@ def describe(
             ]
             for name, dims in slots.items()
         },
+        "attributes": [
+            {
+                "module": attribute.module,
+                "name": attribute.name,
+                "index": attribute.index,
+                "dense": read_attribute(model, attribute),
+                "value": value,
+            }
+            for attribute, value in kept_attributes(space, kept).items()
+        ],
     }
 
 
@@ -140,7 +157,7 @@ def rebuild(dense: nn.Module | Callable[[], nn.Module], folder: str | Path) -> n
     model = dense if isinstance(dense, nn.Module) else dense()
     folder = Path(folder)
     path = folder / "architecture.json"
-    small = _copy_with(model, _read_slots(path, model))
+    small = _copy_with(model, *_read_architecture(path, model))
     weights = folder / "weights.safetensors"
     if weights.exists():
         try:
@@ -188,81 +205,78 @@ def _removed(space: Space, kept: Mapping[str, Tensor]) -> list[tuple[Member, NDA
     return removed
 
 
-def _copy_with(model: nn.Module, slots: KeptSlots) -> nn.Module:
+def _copy_with(model: nn.Module, slots: KeptSlots, attributes: Mapping[Attribute, int]) -> nn.Module:
     """Deep copy in which the tensors are cut on the way, so that nothing is copied to be thrown away."""
     replaced: dict[int, Tensor] = {}
     for name, tensor in _tensors(model).items():
         small = tensor.detach()
         for dim, index in slots.get(name, {}).items():
             small = small.index_select(dim, torch.from_numpy(index).to(small.device))
-        if small.data_ptr() == tensor.data_ptr():
+        if not slots.get(name):
             small = small.clone()
         if isinstance(tensor, nn.Parameter):
             small = nn.Parameter(small, requires_grad=tensor.requires_grad)
         replaced[id(tensor)] = small
     twin = duplicate(model, replaced)
-    if slots:
-        for module in twin.modules():
-            _mend_sizes(module)
+    owners = {name.rpartition(".")[0] for name in slots}
+    owners |= {name.rpartition(".")[0] for name in owners}
+    for name, module in twin.named_modules():
+        if name in owners:
+            mend_sizes(module)
+    write_attributes(twin, attributes)
     return twin
 
 
-def _mend_sizes(module: nn.Module) -> None:
-    """Sizes that a module keeps as Python integers follow its tensors."""
-    if isinstance(module, _ConvNd):
-        rows, columns = module.weight.shape[:2]
-        if module.transposed:
-            rows, columns = columns * module.groups, rows
-            module.in_channels, module.out_channels = columns, rows
-        else:
-            if module.groups > 1:  # conv groups go whole, so the rows of each are as many as before
-                module.groups = rows // (module.out_channels // module.groups)
-            module.in_channels, module.out_channels = columns * module.groups, rows
-    elif isinstance(module, nn.Linear):
-        module.out_features, module.in_features = module.weight.shape
-    elif isinstance(module, _NormBase):
-        tensor = module.weight if module.weight is not None else module.running_mean
-        if tensor is not None:
-            module.num_features = len(tensor)
-    elif isinstance(module, nn.LayerNorm) and module.weight is not None:
-        module.normalized_shape = tuple(module.weight.shape)
-
-
-def _read_slots(path: Path, model: nn.Module) -> KeptSlots:
+def _read_architecture(path: Path, model: nn.Module) -> tuple[KeptSlots, dict[Attribute, int]]:
     """Decode and check at the edge: the file may come from anywhere."""
-    tensors = _tensors(model)
     try:
         document = json.loads(path.read_text())
         if document["schema"] != SCHEMA:
             raise ValueError(f"{path}: `schema` must be {SCHEMA}, got {document['schema']!r}.")
-        slots: KeptSlots = {}
-        for name, dims in document["slots"].items():
-            for entry in dims:
-                dim, size, index = (
-                    int(entry["dim"]),
-                    int(entry["size"]),
-                    np.array(entry["kept"], dtype=np.int64),
-                )
-                if (
-                    name not in tensors
-                    or not 0 <= dim < tensors[name].dim()
-                    or tensors[name].shape[dim] != size
-                ):
-                    raise ValueError(
-                        f"{path}: the dense model has no {name!r} with {size} slots in dimension {dim}."
-                    )
-                if (
-                    index.ndim != 1
-                    or not len(index)
-                    or index[0] < 0
-                    or index[-1] >= size
-                    or (np.diff(index) <= 0).any()
-                ):
-                    raise ValueError(f"{path}: {name!r} must keep ascending slots below {size}.")
-                slots.setdefault(name, {})[dim] = index
+        attributes = [_read_attribute(entry, model, path) for entry in document.get("attributes", [])]
+        return _read_slots(document["slots"], model, path), dict(attributes)
     except (KeyError, TypeError, AttributeError, OverflowError, json.JSONDecodeError) as error:
         raise ValueError(f"{path}: not an architecture of schema {SCHEMA} ({error!r}).") from error
+
+
+def _read_slots(document: Mapping[str, Any], model: nn.Module, path: Path) -> KeptSlots:
+    tensors = _tensors(model)
+    slots: KeptSlots = {}
+    for name, dims in document.items():
+        for entry in dims:
+            dim, size = int(entry["dim"]), int(entry["size"])
+            index = np.array(entry["kept"], dtype=np.int64)
+            if name not in tensors or not 0 <= dim < tensors[name].dim() or tensors[name].shape[dim] != size:
+                raise ValueError(
+                    f"{path}: the dense model has no {name!r} with {size} slots in dimension {dim}."
+                )
+            if (
+                index.ndim != 1
+                or not len(index)
+                or index[0] < 0
+                or index[-1] >= size
+                or (np.diff(index) <= 0).any()
+            ):
+                raise ValueError(f"{path}: {name!r} must keep ascending slots below {size}.")
+            slots.setdefault(name, {})[dim] = index
     return slots
+
+
+def _read_attribute(entry: Mapping[str, Any], model: nn.Module, path: Path) -> tuple[Attribute, int]:
+    """Only an integer that is there, with the value that it had, may become smaller."""
+    attribute = Attribute(str(entry["module"]), str(entry["name"]), entry["index"])
+    dense, value = entry["dense"], entry["value"]
+    if type(dense) is not int or type(value) is not int or not 1 <= value <= dense:
+        raise ValueError(
+            f"{path}: {attribute.name!r} must go from {dense!r} to 1 to {dense!r}, got {value!r}."
+        )
+    try:
+        now = read_attribute(model, attribute)
+    except (AttributeError, IndexError) as error:
+        raise ValueError(f"{path}: the dense model has no {attribute.module}.{attribute.name}.") from error
+    if type(now) is not int or now != dense:
+        raise ValueError(f"{path}: {attribute.module}.{attribute.name} must be {dense}, is {now!r}.")
+    return attribute, value
 
 
 def _without_aliases(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:

@@ -4,25 +4,33 @@ from __future__ import annotations
 
 import contextlib
 import logging
-from dataclasses import replace
+from dataclasses import dataclass, replace
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
-from torch.utils._python_dispatch import TorchDispatchMode
 
-from spaces.assemble import assemble
-from spaces.rules import Call, apply
-from spaces.slots import Slots
+from spaces.assemble import Limits, Sizes, assemble
+from spaces.follow import Arguments, run_labelled
+from spaces.mending import Candidates, Mender
+from spaces.revise import Reading
+from spaces.slots import Cause, Slots
 from spaces.surgery import duplicate
-from spaces.verify import Arguments, twice, wrong_groups
+from spaces.verify import culprits, first_line, twice, wrong_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from spaces.attributes import Attribute
+    from spaces.groups import ChannelGroup
     from spaces.space import Space
+    from spaces.verify import Failure
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +43,9 @@ def trace(
     include: Sequence[str] = (),
     exclude: Sequence[str] = (),
     smallest: float = 0.0,
+    ignore: Sequence[str] = (),
+    divisor_of: Mapping[str, int] | None = None,
+    smallest_of: Mapping[str, float] | None = None,
 ) -> Space:
     """Find out what may be pruned and what each choice costs, with nothing to configure.
 
@@ -50,34 +61,138 @@ def trace(
         include: Shell patterns of group names; others are frozen when any are given.
         exclude: Shell patterns of group names that are frozen.
         smallest: Share of each group's units that is always kept.
+        ignore: Shell patterns of names of modules whose parameters stay whole.
+        divisor_of: ``divisor`` of the groups whose names a shell pattern fits; the last that fits counts.
+        smallest_of: ``smallest`` in the same way.
 
     Raises:
         ValueError: If the model does not run on ``example_inputs``, or an argument breaks its rule.
     """
-    if divisor < 1:
-        raise ValueError(f"`divisor` must be at least 1, got {divisor=}.")
-    if not 0 <= smallest <= 1:
-        raise ValueError(f"`smallest` must be in [0, 1], got {smallest=}.")
+    limits = Limits(
+        divisor, smallest, tuple(include), tuple(exclude), dict(divisor_of or {}), dict(smallest_of or {})
+    )
     whole = as_call(example_inputs)
     with _neutral():
-        slots, inputs, trains = _follow(model, whole, batch_of_one(*whole))
-        frozen: set[str] = set()
+        traced = _first(model, (batch_of_one(*whole), whole))
+        while (reading := traced.reading.wiser(traced.slots)) is not None:
+            traced = traced.again(reading)
         while True:
-            space = assemble(
-                slots, divisor=divisor, smallest=smallest, include=include, exclude=exclude, frozen=frozen
-            )
-            wrong = wrong_groups(model, space, inputs, trains=trains)
-            if not wrong:
-                return _with_note(space, frozen)
-            logger.info("A cut of %s differs from the masked network: frozen.", ", ".join(wrong))
-            frozen |= set(wrong)
+            traced.ignore(ignore)
+            space, refused, reading = _verified(traced, limits)
+            if reading is None:
+                break
+            traced = traced.again(reading)
+    return replace(space, warnings=(*space.warnings, *_notes(refused)))
 
 
-def _with_note(space: Space, frozen: set[str]) -> Space:
-    if not frozen:
-        return space
-    note = f"A cut of {', '.join(sorted(frozen))} differed from the masked network: frozen."
-    return replace(space, warnings=(*space.warnings, note))
+@dataclass(frozen=True, slots=True)
+class _Traced:
+    """A model that ran, and what was learnt.
+
+    Attributes:
+        model: The caller's.
+        inputs: Those that it runs on.
+        on_meta: Whether it runs on the meta device.
+        trains: Whether it runs in train mode.
+        reading: The choices that were made.
+        slots: Labels and ties.
+        candidates: Integers of its modules, and dimensions that they may count.
+    """
+
+    model: nn.Module
+    inputs: Arguments
+    on_meta: bool
+    trains: bool
+    reading: Reading
+    slots: Slots
+    candidates: Candidates
+
+    @classmethod
+    def of(cls, model: nn.Module, inputs: Arguments, reading: Reading, *, on_meta: bool) -> _Traced:
+        """Run a copy in eval mode and one in train mode."""
+        slots = Slots(reading.parts)
+        twin, arguments = _prepared(model, inputs, on_meta)
+        candidates = Candidates.of(model)
+        run_labelled(
+            slots,
+            twin,
+            arguments,
+            observe=lambda where, call: candidates.observe(slots, where, call),
+            entering=lambda module, tensors: candidates.enter(slots, module, tensors),
+        )
+        slots.counting = False
+        trains = True
+        try:
+            run_labelled(slots, *_prepared(model, twice(inputs), on_meta), training=True)
+        except Exception as error:  # a model may have no train mode; its eval mode is traced
+            logger.info("Not traced in train mode: %s", error)
+            slots.warnings[f"Not traced in train mode: {first_line(error)}"] = None
+            trains = False
+        for left, right in reading.all_ties:
+            slots.tie(left, right)
+        return cls(model, inputs, on_meta, trains, reading, slots, candidates)
+
+    def again(self, reading: Reading) -> _Traced:
+        """The same with other choices."""
+        return _Traced.of(self.model, self.inputs, reading, on_meta=self.on_meta)
+
+    def ignore(self, patterns: Sequence[str]) -> None:
+        """Freeze the parameters of modules whose names fit."""
+        for tensor in dict.fromkeys(owner.tensor for owner in self.slots.owners):
+            module = tensor.rpartition(".")[0]
+            if any(fnmatchcase(module, pattern) for pattern in patterns):
+                self.slots.freeze_tensor(tensor, "ignored")
+
+    def cheap(self) -> tuple[nn.Module, Arguments]:
+        """A copy in eval mode, and its inputs, without numbers where it runs so."""
+        twin, inputs = _prepared(self.model, self.inputs, self.on_meta)
+        return twin.eval(), inputs
+
+
+def _first(model: nn.Module, calls: Sequence[Arguments]) -> _Traced:
+    """On the meta device where that works, else for real; with a batch of one where that works."""
+    for inputs in calls:
+        for on_meta in (True, False):
+            try:
+                return _Traced.of(model, inputs, Reading(), on_meta=on_meta)
+            except Exception as error:  # a foreign forward may raise anything
+                failure = error
+                logger.info("No trace %s: %s", "on the meta device" if on_meta else "for real", error)
+    raise ValueError(f"The model does not run on `example_inputs`: {failure}") from failure
+
+
+def _verified(traced: _Traced, limits: Limits) -> tuple[Space, dict[str, Failure], Reading | None]:
+    """The space without the groups whose cuts fail, what those did, and a reading that may be better."""
+    refused: dict[str, Failure] = {}
+    groups: list[ChannelGroup] = []
+    mended: dict[Attribute, NDArray[np.int64]] = {}
+    reading, slots = traced.reading, traced.slots
+    while True:
+        causes = {name: Cause(what.reason, what.place) for name, what in refused.items()}
+        space = replace(assemble(slots, limits, causes), splits=tuple(reading.parts.items()))
+        mender = Mender(*traced.cheap(), space, traced.candidates, Sizes.of(slots, space), mended)
+        first = mender.failure(space.groups) if space.groups else None
+        if first is not None and first.modules:
+            better = reading.equating(slots, traced.candidates, first.modules[-1])
+            if better is not None:
+                return space, refused, better
+        found = culprits(space.groups, mender.failure) if first is not None else {}
+        if not found:
+            found = wrong_values(traced.model, mender.space, traced.inputs, trains=traced.trains)
+        if not found:
+            return mender.space, refused, reading.without(slots, groups)
+        mended = mender.mended
+        for name, what in found.items():
+            logger.info("%s: %s", name, what.reason)
+        refused |= found
+        groups += [group for group in space.groups if group.name in found]
+
+
+def _notes(refused: Mapping[str, Failure]) -> list[str]:
+    by_reason: dict[str, list[str]] = {}
+    for name, what in refused.items():
+        by_reason.setdefault(what.reason, []).append(name)
+    return [f"Frozen: {', '.join(sorted(names))} ({reason})." for reason, names in by_reason.items()]
 
 
 def as_call(example_inputs: Any) -> Arguments:
@@ -111,37 +226,6 @@ def _neutral() -> Iterator[None]:
         torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
-def _follow(model: nn.Module, whole: Arguments, single: Arguments) -> tuple[Slots, Arguments, bool]:
-    """Labels after an eval run and a train run, the inputs that the model runs on, and whether it trains.
-
-    On the meta device where that works, else for real; with a batch of one where that works, else with the
-    inputs as they are.
-    """
-    for inputs in (single, whole):
-        for on_meta in (True, False):
-            slots = Slots()
-            try:
-                _run(slots, *_prepared(model, inputs, on_meta))
-            except Exception as error:  # a foreign forward may raise anything
-                failure = error
-                logger.info("No trace %s: %s", "on the meta device" if on_meta else "for real", error)
-                continue
-            return slots, inputs, _follow_training(slots, model, inputs, on_meta)
-    raise ValueError(f"The model does not run on `example_inputs`: {failure}") from failure
-
-
-def _follow_training(slots: Slots, model: nn.Module, inputs: Arguments, on_meta: bool) -> bool:
-    slots.counting = False
-    try:
-        _run(slots, *_prepared(model, twice(inputs), on_meta), training=True)
-    except Exception as error:  # a model may have no train mode; its eval mode is traced
-        logger.info("Not traced in train mode: %s", error)
-        first_line = (str(error).splitlines() or [repr(error)])[0]
-        slots.warnings[f"Not traced in train mode: {first_line}"] = None
-        return False
-    return True
-
-
 def _prepared(model: nn.Module, inputs: Arguments, on_meta: bool) -> tuple[nn.Module, Arguments]:
     if not on_meta:
         return duplicate(model), inputs
@@ -156,33 +240,3 @@ def on_meta_device(model: nn.Module) -> nn.Module:
         is_parameter = isinstance(tensor, nn.Parameter)
         replaced[id(tensor)] = nn.Parameter(twin, tensor.requires_grad) if is_parameter else twin
     return duplicate(model, replaced)
-
-
-class _Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
-    """Sees every ATen operator of a forward pass and applies its rule."""
-
-    def __init__(self, slots: Slots) -> None:
-        super().__init__()  # type: ignore[no-untyped-call]
-        self._slots = slots
-
-    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        del types
-        sizes = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else ()
-        result = func(*args, **(kwargs or {}))
-        apply(self._slots, Call.of(func, args, kwargs or {}, result, sizes))
-        return result
-
-
-def _run(slots: Slots, model: nn.Module, inputs: Arguments, *, training: bool = False) -> None:
-    """One forward pass of a copy; what the model returns is frozen."""
-    model.train(training)
-    for name, parameter in model.named_parameters():
-        slots.register(name, parameter, is_parameter=True)
-    for name, buffer in model.named_buffers():
-        if buffer.is_floating_point():
-            slots.register(name, buffer, is_parameter=False)
-    with _Follow(slots):
-        outputs = model(*inputs[0], **inputs[1])
-    for output in pytree.tree_leaves(outputs):
-        if isinstance(output, Tensor):
-            slots.freeze(*slots.of(output))

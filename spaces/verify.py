@@ -1,8 +1,9 @@
-"""Verified or frozen: a joint random cut must run and equal the masked network."""
+"""Verified or frozen: a joint random cut must run and equal the network that it stands for."""
 
 from __future__ import annotations
 
 import logging
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -10,30 +11,34 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from spaces.surgery import cut, duplicate, masked
+from spaces.reference import expected
+from spaces.slots import Place
+from spaces.structure import flatten
+from spaces.surgery import cut, duplicate
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
+    from spaces.follow import Arguments
     from spaces.groups import ChannelGroup
     from spaces.space import Space
 
 logger = logging.getLogger(__name__)
 
-#: Positional and keyword arguments of a call.
-Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
 #: Allowed difference, relative to the largest output: in float64, and in the model's own arithmetic where it
 #: does not run in float64 (a wrong cut differs by much more).
 _TOLERANCES = {torch.float64: 1e-8, None: 1e-2}
 
+#: Random numbers drawn once and repeated over larger tensors, which drawing would make slow.
+_POOL = 1_000_003
 
-def wrong_groups(model: nn.Module, space: Space, inputs: Arguments, *, trains: bool) -> list[str]:
-    """Names of groups whose cut does not run, changes the outputs' structure, or differs from the mask.
+
+def wrong_values(model: nn.Module, space: Space, inputs: Arguments, *, trains: bool) -> dict[str, Failure]:
+    """Groups whose cut does not run, changes the outputs' structure or has other values, and what happened.
 
     Weights are drawn at random, so that a zero-initialised layer can not hide a difference; the arithmetic
-    is float64 where the model runs in it. Groups that are inexact by nature are compared in structure only.
-    A cut to a single unit per group must run as well, in train mode too.
+    is float64 where the model runs in it. A cut to a single unit per group must run as well, in train mode
+    too.
 
     Args:
         model: Left as it is.
@@ -46,9 +51,69 @@ def wrong_groups(model: nn.Module, space: Space, inputs: Arguments, *, trains: b
             check = _Check(model, space, inputs, dtype, trains=trains)
         except Exception as error:  # a foreign forward may raise anything
             logger.info("Not verified in %s: %s", dtype or "the model's own arithmetic", error)
+            failure = Failure(f"not verified: {first_line(error)}")
         else:
-            return [group.name for group in check.culprits(list(space.groups))]
-    return [group.name for group in space.groups]
+            return culprits(space.groups, check.failure)
+    return {group.name: failure for group in space.groups}
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """What goes wrong when some groups are cut.
+
+    Attributes:
+        reason: For the reader.
+        modules: Names of the modules on the way to the one that raised, outermost first.
+        line: The line of the model's own code.
+    """
+
+    reason: str
+    modules: tuple[str, ...] = ()
+    line: str | None = None
+
+    @property
+    def place(self) -> Place:
+        """Where it went wrong."""
+        return Place(None, self.modules[-1] if self.modules else None, self.line)
+
+    def suspects(self, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
+        """Groups with a tensor in the innermost module that has any."""
+        for module in reversed(self.modules):
+            near = [g for g in groups if any(f"{m.tensor}.".startswith(f"{module}.") for m in g.members)]
+            if near:
+                return near
+        return []
+
+
+def culprits(
+    groups: Sequence[ChannelGroup], failure: Callable[[Sequence[ChannelGroup]], Failure | None]
+) -> dict[str, Failure]:
+    """The groups that fail, alone or as the smallest set that fails together, and how.
+
+    Those near the module that raised are looked at first; where that does not help, halves.
+
+    Args:
+        groups: What may be at fault.
+        failure: What goes wrong when only these groups are cut; ``None`` when nothing does.
+    """
+    what = failure(groups) if groups else None
+    if what is None:
+        return {}
+    suspects = what.suspects(groups)
+    if 0 < len(suspects) < len(groups) and (found := culprits(suspects, failure)):
+        return found | culprits([group for group in groups if group.name not in found], failure)
+    if len(groups) > 1:
+        middle = len(groups) // 2
+        found = culprits(groups[:middle], failure) | culprits(groups[middle:], failure)
+        if found:
+            return found
+    return {group.name: what for group in groups}
+
+
+def first_line(error: Exception) -> str:
+    """Class and first line of an exception."""
+    lines = str(error).splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def randomised(
@@ -69,11 +134,12 @@ def randomised(
     twin = duplicate(model).cpu().eval()
     twin = twin if dtype is None else twin.to(dtype)
     args, kwargs = inputs
+    pool = torch.randn(_POOL, generator=generator, dtype=torch.float64)
     with torch.no_grad():
         for name, parameter in twin.named_parameters():
             if not parameter.is_floating_point():
                 continue
-            noise = torch.randn(parameter.shape, generator=generator, dtype=torch.float64)
+            noise = _noise(pool, parameter, generator)
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 0
             scaled = noise * (2 / fan_in) ** 0.5 if fan_in else 0.2 * noise
             parameter.copy_(scaled if fan_in or name.endswith("bias") else 1 + scaled)
@@ -88,6 +154,15 @@ def randomised(
             for hook in hooks:
                 hook.remove()
     return twin
+
+
+def _noise(pool: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
+    """Numbers of the pool from a random place on, over and over."""
+    start = int(torch.randint(_POOL, (), generator=generator))
+    size = like.numel()
+    if size <= _POOL - start:
+        return pool[start : start + size].view(like.shape)
+    return pool.roll(-start).repeat(-(-size // _POOL))[:size].view(like.shape)
 
 
 def _set_statistics(generator: torch.Generator) -> Callable[[_NormBase, tuple[Tensor, ...]], None]:
@@ -113,6 +188,31 @@ def random_kept(
     return kept
 
 
+@dataclass(frozen=True, slots=True)
+class Cuts:
+    """The cuts that every set of groups must survive.
+
+    Attributes:
+        random: Some units of each group.
+        least: The last unit of each.
+    """
+
+    random: dict[str, Tensor]
+    least: dict[str, Tensor]
+
+    @classmethod
+    def of(cls, groups: Sequence[ChannelGroup], generator: torch.Generator) -> Cuts:
+        """Cuts of all groups."""
+        return cls(
+            random_kept(tuple(groups), generator), {g.name: torch.tensor([g.width - 1]) for g in groups}
+        )
+
+    def only(self, groups: Sequence[ChannelGroup]) -> Cuts:
+        """Cuts of some of the groups."""
+        names = [group.name for group in groups]
+        return Cuts({n: self.random[n] for n in names}, {n: self.least[n] for n in names})
+
+
 class _Check:
     def __init__(
         self, model: nn.Module, space: Space, inputs: Arguments, dtype: torch.dtype | None, *, trains: bool
@@ -121,61 +221,49 @@ class _Check:
         self._space, self._trains, self._tolerance = space, trains, _TOLERANCES[dtype]
         self._inputs: Arguments = pytree.tree_map_only(Tensor, lambda x: _converted(x, dtype), inputs)
         self._model = randomised(model, generator, self._inputs, dtype)
-        self._kept = random_kept(space.groups, generator)
+        self._cuts = Cuts.of(space.groups, generator)
 
-    def culprits(self, groups: list[ChannelGroup]) -> list[ChannelGroup]:
-        """Bisect: the groups that fail, alone or as the smallest set that fails together."""
-        if not groups or self._passes(groups):
-            return []
-        if len(groups) == 1:
-            return groups
-        middle = len(groups) // 2
-        return self.culprits(groups[:middle]) + self.culprits(groups[middle:]) or groups
-
-    def _passes(self, groups: list[ChannelGroup]) -> bool:
-        exact = {group.name: self._kept[group.name] for group in groups if group.exact}
-        everything = {group.name: self._kept[group.name] for group in groups}
-        least = {group.name: torch.tensor([group.width - 1]) for group in groups}
+    def failure(self, groups: Sequence[ChannelGroup]) -> Failure | None:
+        """What goes wrong when these groups are cut together."""
+        cuts = self._cuts.only(groups)
         try:
-            reference = self._outputs(masked(self._model, self._space, exact))
-            if not self._alike(self._outputs(self._cut(exact)), reference, values=True):
-                return False
-            for kept in (everything, least):
-                if not self._alike(self._outputs(self._cut(kept)), reference, values=False):
-                    return False
+            torch.manual_seed(0)
+            reference = expected(self._model, self._space, cuts.random, self._inputs)
+            for kept in (cuts.random, cuts.least):
+                small = self._outputs(kept)
+                difference = self._difference(small, reference, values=kept is cuts.random)
+                if difference is not None:
+                    return Failure(difference)
             if self._trains:
                 args, kwargs = twice(self._inputs)
-                self._cut(least).train()(*args, **kwargs)
-        except Exception:  # a foreign forward may raise anything; the group that makes it raise is frozen
-            return False
-        return True
+                cut(self._model, self._space, cuts.least).train()(*args, **kwargs)
+        except Exception as error:  # a foreign forward may raise anything; what makes it raise is frozen
+            return Failure(f"a cut does not run: {first_line(error)}")
+        return None
 
-    def _cut(self, kept: dict[str, Tensor]) -> nn.Module:
-        return cut(self._model, self._space, kept)
-
-    def _outputs(self, model: nn.Module) -> Any:
+    def _outputs(self, kept: dict[str, Tensor]) -> Any:
         torch.manual_seed(0)
         args, kwargs = self._inputs
-        return model(*args, **kwargs)
+        return cut(self._model, self._space, kept)(*args, **kwargs)
 
-    def _alike(self, left: Any, right: Any, *, values: bool) -> bool:
-        """Same structure and shapes and, when asked for, the same numbers."""
-        mine, structure = pytree.tree_flatten(left)
-        theirs, other = pytree.tree_flatten(right)
-        if structure != other:
-            return False
-        for a, b in zip(mine, theirs, strict=True):
-            if isinstance(a, Tensor) != isinstance(b, Tensor):
-                return False
-            if isinstance(a, Tensor) and (a.shape != b.shape or (values and not self._close(a, b))):
-                return False
-        return True
+    def _difference(self, left: Any, right: Any, *, values: bool) -> str | None:
+        """Same structure and shapes and, when asked for, the same numbers; ``None`` where all is equal."""
+        mine, structure = flatten(left)
+        theirs, other = flatten(right)
+        if structure != other or [x.shape for x in mine] != [x.shape for x in theirs]:
+            return "a cut changes the structure of the outputs"
+        if values and not all(self._close(a, b) for a, b in zip(mine, theirs, strict=True)):
+            return "a cut differs from the masked network"
+        return None
 
     def _close(self, a: Tensor, b: Tensor) -> bool:
         if not a.is_floating_point():
             return torch.equal(a, b)
-        scale = b.abs().max() if b.numel() else 0
-        return bool(((a - b).abs() <= self._tolerance * scale).all())
+        finite = b.isfinite()
+        if not torch.equal(a.isfinite(), finite):
+            return False
+        scale = b[finite].abs().max() if finite.any() else 0
+        return bool(((a - b)[finite].abs() <= self._tolerance * scale).all())
 
 
 def _converted(x: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -11,7 +11,16 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from spaces.rules import contractions, reductions, shapes  # noqa: F401 (registers their rules)
+from spaces.rules import (  # noqa: F401 (registers their rules)
+    arrangements,
+    contractions,
+    indexing,
+    layers,
+    ordering,
+    products,
+    reductions,
+    shapes,
+)
 from spaces.rules.call import RULES, Call, Rule, freeze_inputs
 from spaces.rules.elementwise import pointwise
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,17 +27,30 @@ def convolution(slots: Slots, call: Call) -> list[TensorLabels]:
     if call["transposed"]:
         rows, columns, size = columns, rows, size[::-1]
     slots.freeze(*spatial, *kernel)
-    slots.give_role(rows, "output")
+    if not (call["transposed"] and groups > 1):
+        slots.give_role(rows, "output")
     positions = math.prod(call.outputs[0].shape[2:]) if not call["transposed"] else math.prod(data.shape[2:])
     made = rows
     if groups == 1:
         slots.give_role(columns, "input")
         slots.tie(read, columns)
-    elif read is None or rows is None or call["transposed"]:
+    elif read is None or (columns if call["transposed"] else rows) is None:
         slots.freeze(read, rows, columns)
         made = None
+    elif call["transposed"]:
+        assert columns is not None
+        # (in, out per group, ...): a group's outputs have no slots of their own but go with its inputs.
+        slots.freeze(rows)
+        first = columns.reshape(groups, -1)[:, :1]
+        slots.tie(columns.reshape(groups, -1), first)
+        slots.tie(read, columns)
+        slots.give_role(columns, "output")
+        slots.counts.append(first[:, 0])
+        made = np.repeat(first[:, 0], size[0])
     else:
+        assert rows is not None
         slots.freeze(columns)
+        slots.counts.append(rows.reshape(groups, -1)[:, 0])
         slots.tie(read.reshape(groups, -1), rows.reshape(groups, -1)[:, :1])
         slots.tie(rows.reshape(groups, -1), rows.reshape(groups, -1)[:, :1])
     if bias is not None:
@@ -54,21 +68,22 @@ def _matrix_product(slots: Slots, left: Tensor, right: Tensor) -> TensorLabels:
     *batch_right, read, made = slots.of(right)
     slots.give_role(made, "output")
     slots.give_role(read, "input")
-    slots.tie(contracted, read)
-    for a, b in zip(batch_left, batch_right, strict=True):
-        if a is not None or b is not None:
-            slots.tie(a, b)
-    labels = (*batch_left, rows, contracted if contracted is not None else read, made)
+    batch = [slots.meet([a, b]) for a, b in zip(batch_left, batch_right, strict=True)]
+    labels = (*batch, rows, slots.meet([contracted, read]), made)
     slots.count(
         1,
         [n if some is None else some for some, n in zip(labels, (*left.shape, right.shape[-1]), strict=True)],
     )
-    return (*batch_left, rows, made)
+    return (*batch, rows, made)
 
 
 @rule(aten.mm, aten.bmm)
 def matrix_product(slots: Slots, call: Call) -> list[TensorLabels]:
     """Contracts the inner dimension."""
+    if call["self"].dim() > 2:
+        for some in (*slots.of(call["self"])[1:], *slots.of(call["mat2"])[1:]):
+            if some is not None:
+                slots.multiplied[some.tobytes()] = None
     return [_matrix_product(slots, call["self"], call["mat2"])]
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from spaces.rules.call import Call, rule
+from spaces.slots import FREE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -26,12 +28,8 @@ def _broadcast(slots: Slots, tensors: list[Tensor], shape: Sequence[int]) -> Ten
             for tensor in tensors
             if tensor.dim() >= offset and tensor.shape[tensor.dim() - offset] == size
         ]
-        labelled = [labels for labels in present if labels is not None]
-        if labelled and size > 1 and len(labelled) < len(present):
-            slots.freeze(*labelled)
-        for labels in labelled[1:]:
-            slots.tie(labelled[0], labels)
-        result.append(labelled[0] if labelled else None)
+        # Dimensions of size one stretch with whatever they meet.
+        result.append(slots.meet(present) if size > 1 else next((p for p in present if p is not None), None))
     return tuple(result)
 
 
@@ -71,3 +69,28 @@ def same_shape(slots: Slots, call: Call) -> list[TensorLabels]:
     """Outputs are shaped as the first tensor is."""
     labels = slots.of(call.inputs[0])
     return [labels for _ in call.outputs]
+
+
+@rule(
+    aten.arange,
+    aten.empty,
+    aten.empty_strided,
+    aten.eye,
+    aten.full,
+    aten.linspace,
+    aten.new_empty,
+    aten.new_empty_strided,
+    aten.new_full,
+    aten.new_ones,
+    aten.new_zeros,
+    aten.ones,
+    aten.rand,
+    aten.randn,
+    aten.randint,
+    aten.randperm,
+    aten.zeros,
+)
+def factory(slots: Slots, call: Call) -> list[TensorLabels]:
+    """Python code chose the size, perhaps a width: it goes along with whatever it meets."""
+    del slots
+    return [tuple(np.full(n, FREE) if n > 1 else None for n in output.shape) for output in call.outputs]

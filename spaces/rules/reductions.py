@@ -37,43 +37,60 @@ def batch_norm(slots: Slots, call: Call) -> list[TensorLabels]:
     return [labels]
 
 
-@rule(aten.native_layer_norm)
+@rule(aten.native_layer_norm, aten._fused_rms_norm)
 def layer_norm(slots: Slots, call: Call) -> list[TensorLabels]:
     """Mixes the values of all channels: shapes follow, values change, so the group is inexact by nature."""
     labels = slots.of(call["input"])
-    normalized = labels[-len(call["normalized_shape"]) :]
+    num_normalized = len(call["normalized_shape"])
+    normalized = labels[-num_normalized:]
     for name, role in (("weight", "scale"), ("bias", "bias")):
-        if call[name] is not None:
+        if call.arguments.get(name) is not None:
             for mine, theirs in zip(normalized, slots.of(call[name]), strict=True):
                 slots.give_role(theirs, role)  # type: ignore[arg-type]
                 slots.tie(mine, theirs)
     for mine in normalized:
         slots.mark_inexact(mine)
-    return [labels]
+    statistics = (*labels[:-num_normalized], *(None,) * num_normalized)
+    return [labels, *(statistics[: output.dim()] for output in call.outputs[1:])]
 
 
-@rule(
-    aten.amax,
-    aten.amin,
-    aten.mean,
-    aten.var,
-)
+@rule(aten.native_group_norm)
+def group_norm(slots: Slots, call: Call) -> list[TensorLabels]:
+    """Each group is normalised alone, so whole groups may go; with one group it is a norm over channels."""
+    labels = slots.of(call["input"])
+    mine, num_groups = labels[1], call["group"]
+    for name, role in (("weight", "scale"), ("bias", "bias")):
+        if call[name] is not None:
+            theirs = slots.of(call[name])[0]
+            slots.give_role(theirs, role)  # type: ignore[arg-type]
+            slots.tie(mine, theirs)
+    if mine is not None and num_groups == 1:
+        slots.mark_inexact(mine)
+    elif mine is not None and num_groups < len(mine):
+        whole, within = slots.split(mine, (num_groups, len(mine) // num_groups), default=-2)
+        if whole is None:
+            slots.mark_inexact(within)
+    return [labels, *((labels[0], None) for _ in call.outputs[1:])]
+
+
+@rule(aten.amax, aten.amin, aten.mean, aten.std, aten.std_mean, aten.var, aten.var_mean)
 def reduction(slots: Slots, call: Call) -> list[TensorLabels]:
-    """Reducing over channels would change values when some go, so those stay."""
+    """Reducing over channels gives another value when some go, so their group is inexact by nature."""
     return _reduced(slots, call, drops_labels=False)
 
 
-@rule(aten.sum)
+@rule(aten.sum, aten.linalg_vector_norm)
 def summation(slots: Slots, call: Call) -> list[TensorLabels]:
-    """A removed channel is zero in a sum, so labels may be dropped."""
+    """A removed channel is zero in a sum or a norm, so labels may be dropped."""
     return _reduced(slots, call, drops_labels=True)
 
 
 def _reduced(slots: Slots, call: Call, *, drops_labels: bool) -> list[TensorLabels]:
-    labels = slots.of(call["self"])
+    labels = slots.of(call.inputs[0])
     dims = call.dims("dim", len(labels))
     if not drops_labels:
-        slots.freeze(*(labels[dim] for dim in dims))
+        for dim in dims:
+            slots.mark_inexact(labels[dim])
     keepdim = bool(call.arguments.get("keepdim"))
     return [
         tuple(None if dim in dims else some for dim, some in enumerate(labels) if keepdim or dim not in dims)
@@ -81,7 +98,7 @@ def _reduced(slots: Slots, call: Call, *, drops_labels: bool) -> list[TensorLabe
     ]
 
 
-@rule(aten._softmax, aten._log_softmax, aten.cumsum, aten.flip)
+@rule(aten._softmax, aten._safe_softmax, aten._log_softmax, aten.cumsum, aten.flip)
 def along_dim(slots: Slots, call: Call) -> list[TensorLabels]:
     """Mixes or reorders one dimension, which therefore stays; the others act alone."""
     labels = slots.of(call["self"])

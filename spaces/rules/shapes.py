@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from spaces.rules.call import Call, freeze_inputs, rule
+from spaces.slots import FREE, FROZEN
 
 if TYPE_CHECKING:
     from spaces.slots import Labels, Slots, TensorLabels
@@ -53,13 +54,13 @@ def _matching_blocks(source: tuple[int, ...], target: tuple[int, ...]) -> list[t
 
 def _merge(slots: Slots, labels: list[Labels], sizes: list[int]) -> Labels:
     """Labels of the row-major product of dimensions, one of which may be labelled."""
-    labelled = [i for i, some in enumerate(labels) if some is not None]
+    labelled = [i for i, some in enumerate(labels) if some is not None and (some != FREE).any()]
     if not labelled:
-        return None
-    if len(labelled) > 1:
-        slots.freeze(*labels)
-        return None
+        free = any(some is not None and size > 1 for some, size in zip(labels, sizes, strict=True))
+        return np.full(math.prod(sizes), FREE) if free else None
     only = labelled[0]
+    if len(labelled) > 1:
+        only = labelled[slots.freeze_all_but_one([labels[i] for i in labelled])]
     some = labels[only]
     assert some is not None
     before, after = math.prod(sizes[:only]), math.prod(sizes[only + 1 :])
@@ -67,21 +68,25 @@ def _merge(slots: Slots, labels: list[Labels], sizes: list[int]) -> Labels:
 
 
 def _split(slots: Slots, labels: Labels, sizes: list[int]) -> list[Labels]:
-    """Undo a merge where there was one; else the innermost dimension shrinks and the outer ones stay."""
+    """Undo a merge where there was one; else one part shrinks and the others stay."""
     result: list[Labels] = [None] * len(sizes)
     if labels is None or not sizes:
         slots.freeze(labels)
         return result
+    if (labels == FREE).all():
+        return [np.full(size, FREE) if size > 1 else None for size in sizes]
     grid = labels.reshape(sizes)
     for dim, size in enumerate(sizes):
         lines = np.moveaxis(grid, dim, -1).reshape(-1, size)
         if size > 1 and (np.ptp(lines, axis=0) == 0).all():
             result[dim] = lines[0]
             return result
-    inner = max((dim for dim, size in enumerate(sizes) if size > 1), default=len(sizes) - 1)
-    lines = np.moveaxis(grid, inner, -1).reshape(-1, sizes[inner])
-    slots.tie(lines, lines[:1])
-    result[inner] = lines[0]
+    parts = [dim for dim, size in enumerate(sizes) if size > 1] or [len(sizes) - 1]
+    if len(parts) == 1:
+        result[parts[0]] = labels
+        return result
+    for dim, some in zip(parts, slots.split(labels, [sizes[dim] for dim in parts]), strict=True):
+        result[dim] = some
     return result
 
 
@@ -146,7 +151,7 @@ def concatenation(slots: Slots, call: Call) -> list[TensorLabels]:
         # A piece without labels has a fixed size: its slots stay.
         joined = np.concatenate(
             [
-                np.zeros(tensor.shape[dim], dtype=np.int64) if piece is None else piece
+                np.full(tensor.shape[dim], FROZEN) if piece is None else piece
                 for tensor, piece in zip(tensors, pieces, strict=True)
             ]
         )
@@ -155,11 +160,7 @@ def concatenation(slots: Slots, call: Call) -> list[TensorLabels]:
         if other == dim:
             result[other] = joined
             continue
-        labelled = [slots.of(tensor)[other] for tensor in tensors]
-        if any(some is not None for some in labelled):
-            for some in labelled[1:]:
-                slots.tie(labelled[0], some)
-            result[other] = next(some for some in labelled if some is not None)
+        result[other] = slots.meet([slots.of(tensor)[other] for tensor in tensors])
     return [tuple(result)]
 
 
@@ -184,12 +185,24 @@ def padding(slots: Slots, call: Call) -> list[TensorLabels]:
 
 @rule(aten.slice)
 def slicing(slots: Slots, call: Call) -> list[TensorLabels]:
-    """A part of a labelled dimension is cut out at fixed places, so the dimension stays."""
+    """Equal pieces, such as halves, stay equal; any other part is read at fixed places, so all stays."""
     source = call["self"]
     result = list(slots.of(source))
     dim = call["dim"] % source.dim()
-    if call.outputs[0].shape[dim] != source.shape[dim] or (call["step"] or 1) != 1:
-        slots.freeze(result[dim])
+    labels, whole, size = result[dim], source.shape[dim], call.outputs[0].shape[dim]
+    start = min(call["start"] or 0, whole)
+    start += whole if start < 0 else 0
+    if labels is None or (size == whole and (call["step"] or 1) == 1):
+        return [tuple(result)]
+    if (labels == FREE).all():
+        result[dim] = labels[:size]
+    elif size and call["step"] == 1 and whole % size == 0 and start % size == 0:
+        pieces = labels.reshape(-1, size)
+        for piece in pieces[1:]:
+            _balance(slots, pieces[0], piece)
+        result[dim] = pieces[start // size]
+    else:
+        slots.freeze(labels)
         result[dim] = None
     return [tuple(result)]
 
@@ -202,21 +215,20 @@ def selection(slots: Slots, call: Call) -> list[TensorLabels]:
     return [tuple(labels)]
 
 
-@rule(aten.split, aten.split_with_sizes, aten.chunk)
+@rule(aten.split, aten.split_with_sizes, aten.chunk, aten.unsafe_split, aten.unsafe_chunk)
 def splitting(slots: Slots, call: Call) -> list[TensorLabels]:
-    """Equal pieces stay equal: each loses as many slots as the others. Unequal pieces are fixed."""
+    """Equal pieces stay equal: each loses as many slots as the others. Unequal ones go as they may."""
     labels = slots.of(call["self"])
     dim = call["dim"] % len(labels)
     sizes = [output.shape[dim] for output in call.outputs]
     cut = labels[dim]
     pieces: list[Labels] = [None] * len(sizes)
-    if cut is not None and len(set(sizes)) == 1:
+    if cut is not None:
         ends = list(accumulate(sizes))
         pieces = [cut[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-        for piece in pieces[1:]:
-            _balance(slots, pieces[0], piece)
-    else:
-        slots.freeze(cut)
+        if len(set(sizes)) == 1:
+            for piece in pieces[1:]:
+                _balance(slots, pieces[0], piece)
     return [(*labels[:dim], piece, *labels[dim + 1 :]) for piece in pieces]
 
 
@@ -235,7 +247,8 @@ def _balance(slots: Slots, left: Labels, right: Labels) -> None:
         surplus[root] = surplus.get(root, 0) + 1
     for root in roots[right].tolist():
         surplus[root] = surplus.get(root, 0) - 1
-    surplus.pop(0, None)
+    surplus.pop(FROZEN, None)
+    surplus.pop(FREE, None)
     # Largest first, so that equal amounts meet and few units are tied in chains.
     more = sorted(
         ([root, amount] for root, amount in surplus.items() if amount > 0), key=lambda pair: -pair[1]
@@ -252,7 +265,7 @@ def _balance(slots: Slots, left: Labels, right: Labels) -> None:
             if side[0][1] == 0:
                 side.pop(0)
     for root, _ in more + less:
-        slots.freeze(np.array([root]))
+        slots.freeze(np.array([root]), reason="pieces must stay equal")
     if pairs:
         a, b = np.array(pairs).T
         slots.tie(a, b)

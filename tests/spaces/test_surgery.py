@@ -43,7 +43,7 @@ def test_selecting_every_slot_and_mending_every_size_is_bit_equal(name: str) -> 
             size = tensors[member.tensor].shape[member.dim]
             slots.setdefault(member.tensor, {})[member.dim] = np.arange(size)
     assert slots
-    assert torch.equal(_copy_with(model, slots)(example), model(example))
+    assert torch.equal(_copy_with(model, slots, {})(example), model(example))
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -77,9 +77,14 @@ def test_a_head_that_only_trains_is_coupled_too() -> None:
 
 
 def test_an_operator_without_a_rule_freezes_its_input_and_is_named() -> None:
-    space = trace(nets.Sorted(), nets.VECTOR)
+    space = trace(nets.Transformed(), nets.VECTOR)
     assert space.groups == ()
-    assert any("aten.sort" in warning for warning in space.warnings)
+    assert any("aten._fft_r2c" in warning for warning in space.warnings)
+    frozen = {one.name: one for one in space.frozen}
+    assert frozen["enter"].operator == "aten._fft_r2c.default"
+    assert frozen["enter"].line is not None
+    assert frozen["enter"].line.startswith("nets.py:")
+    assert frozen["head"].reason == "output of the model"
 
 
 def test_a_group_whose_cut_can_not_run_is_frozen_and_named() -> None:

@@ -1,0 +1,126 @@
+"""The network that a cut must equal, also where norms over channels change what all channels hold.
+
+A norm or a mean over channels gives other values when some channels go, so a cut network differs from one
+whose removed channels are zero. It must equal one in which those operators skip the removed channels, and
+that can be computed on the masked network: the slot labels say which channels each operator must skip.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+
+from spaces.follow import Arguments, register, run_labelled
+from spaces.slots import Slots
+from spaces.surgery import masked
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from torch import Tensor, nn
+
+    from spaces.slots import Labels
+    from spaces.space import Space
+
+aten = torch.ops.aten
+
+_REDUCTIONS = {aten.amax, aten.amin, aten.mean, aten.std, aten.std_mean, aten.var, aten.var_mean}
+
+
+def expected(
+    model: nn.Module, space: Space, kept: Mapping[str, Tensor], inputs: Arguments, *, training: bool = False
+) -> Any:
+    """What the cut network must return.
+
+    Args:
+        model: The dense network; left as it is.
+        space: Its space.
+        kept: Kept units of each group, as in :func:`spaces.cut`.
+        inputs: Positional and keyword arguments.
+        training: Whether in train mode.
+    """
+    twin = masked(model, space, kept)
+    if all(group.exact for group in space.groups if group.name in kept):
+        return twin.train(training)(*inputs[0], **inputs[1])
+    goes = _removed_labels(model, space, kept)
+    slots = Slots(dict(space.splits))
+    return run_labelled(slots, twin, inputs, training=training, compute=_skipping(goes))
+
+
+def _removed_labels(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> np.ndarray[Any, Any]:
+    slots = Slots()
+    register(slots, model)
+    removed: dict[str, dict[int, list[int]]] = {}
+    for group in space.groups:
+        if group.name in kept:
+            gone = np.delete(np.arange(group.width), kept[group.name].numpy())
+            for member in group.members:
+                places = removed.setdefault(member.tensor, {}).setdefault(member.dim, [])
+                places += member.slots[gone].ravel().tolist()
+    return slots.removed_labels(
+        {name: {dim: np.array(places) for dim, places in dims.items()} for name, dims in removed.items()}
+    )
+
+
+def _skipping(goes: np.ndarray[Any, Any]) -> Callable[[Slots, Any, Any, Any], Any]:
+    """Operators over channels that see only those that stay."""
+
+    def stays(labels: Labels) -> Tensor | None:
+        if labels is None or not goes[labels].any():
+            return None
+        return torch.from_numpy(np.flatnonzero(~goes[labels]))
+
+    def compute(slots: Slots, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        packet = func.overloadpacket
+        if packet in _REDUCTIONS:
+            x = args[0]
+            dims = _dims(args[1] if len(args) > 1 else kwargs.get("dim"), x.dim())
+            for dim, labels in enumerate(slots.of(x)):
+                if dim in dims and (index := stays(labels)) is not None:
+                    x = x.index_select(dim, index)
+            return func(x, *args[1:], **kwargs)
+        if packet in (aten.native_layer_norm, aten._fused_rms_norm):
+            index = stays(slots.of(args[0])[-1])
+            if index is not None and len(args[1]) == 1:
+                return _normalised(func, args, kwargs, -1, index, ([len(index)],))
+        if packet is aten.native_group_norm:
+            index = stays(slots.of(args[0])[1])
+            data, weight, bias, batch, channels, positions, num_groups, eps = args
+            if index is not None and _equal_shares(index, channels, num_groups):
+                head = (data, weight, bias)
+                made = aten.native_group_norm(
+                    *(None if x is None else x.index_select(min(x.dim() - 1, 1), index) for x in head),
+                    batch,
+                    len(index),
+                    positions,
+                    num_groups,
+                    eps,
+                )
+                return (torch.zeros_like(data).index_copy_(1, index, made[0]), *made[1:])
+        return func(*args, **kwargs)
+
+    return compute
+
+
+def _normalised(
+    func: Any, args: tuple[Any, ...], kwargs: dict[str, Any], dim: int, index: Tensor, shape: tuple[Any, ...]
+) -> Any:
+    """A norm of the channels that stay; the others are zero."""
+    data, _, *rest = args
+    tensors = [x.index_select(-1, index) if isinstance(x, torch.Tensor) else x for x in rest]
+    made = func(data.index_select(dim, index), *shape, *tensors, **kwargs)
+    return (torch.zeros_like(data).index_copy_(dim, index, made[0]), *made[1:])
+
+
+def _equal_shares(index: Tensor, channels: int, num_groups: int) -> bool:
+    """Whether each group of a group norm loses some channels, equally many as every other."""
+    shares = torch.bincount(index // (channels // num_groups), minlength=num_groups)
+    return bool((shares == shares[0]).all()) and len(index) < channels
+
+
+def _dims(dim: Any, rank: int) -> set[int]:
+    if dim is None or dim == []:
+        return set(range(rank))
+    return {d % rank for d in (dim if isinstance(dim, (tuple, list)) else (dim,))}
