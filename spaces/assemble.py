@@ -131,7 +131,7 @@ def assemble(
         group_of_root[members] = len(groups)
         exact = inexact.isdisjoint(members)
         groups.append(_group(slots, roots, name, members, signature, *limits.of(name), exact=exact))
-    sizes = Sizes(tuple(groups), group_of_root[roots])
+    sizes = Sizes(tuple(groups), group_of_root[roots], np.zeros(len(roots), dtype=bool))
     return Space(
         tuple(groups),
         _macs(slots, sizes),
@@ -203,10 +203,17 @@ def _group(
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Sizes:
-    """Sizes of labelled dimensions as functions of the kept widths."""
+    """Sizes of labelled dimensions as functions of the kept widths.
+
+    Attributes:
+        groups: Those of the space.
+        group_of: ``(labels,)`` the group of each label, -1 where it stays.
+        unbound: ``(labels,)`` true where Python code made a size that no group has, and that may change.
+    """
 
     groups: tuple[ChannelGroup, ...]
     group_of: NDArray[np.int64]
+    unbound: NDArray[np.bool_]
 
     @classmethod
     def of(cls, slots: Slots, space: Space) -> Sizes:
@@ -218,7 +225,8 @@ class Sizes:
             for member in group.members:
                 labels = starts[member.tensor, member.dim] + member.slots.ravel()
                 group_of_root[roots[labels]] = number
-        return cls(space.groups, group_of_root[roots])
+        group_of = group_of_root[roots]
+        return cls(space.groups, group_of, slots.unbound(roots) & (group_of < 0))
 
     def __call__(self, vector: NDArray[np.int64]) -> tuple[int, tuple[int, ...]]:
         """Slots that always stay, and slots that one unit of each group adds."""

@@ -19,7 +19,7 @@ from torch import nn
 from spaces.attributes import Attribute
 from spaces.follow import Watch, Whereabouts, line_of
 from spaces.modules import keeps_own_sizes
-from spaces.slots import FREE, FROZEN
+from spaces.slots import FROZEN
 from spaces.structure import flatten
 from spaces.surgery import cut
 from spaces.verify import Cuts, Failure, first_line
@@ -100,7 +100,7 @@ class Candidates:
         for values in wanted:
             for attribute in values.get(len(labels), ()):
                 if key is None:
-                    if not (labels > max(FROZEN, FREE)).any():
+                    if not (labels != FROZEN).any():
                         return
                     key = labels.tobytes()
                 self.vectors.setdefault(attribute, {})[key] = labels
@@ -263,8 +263,7 @@ class Mender:
     def _size(self, labels: NDArray[np.int64], counts: NDArray[np.int64]) -> int | None:
         key = id(labels)
         if key not in self._known_sizes:
-            follows = bool((labels == FREE).any())
-            self._known_sizes[key] = None if follows else self._sizes(labels)
+            self._known_sizes[key] = None if self._sizes.unbound[labels].any() else self._sizes(labels)
         known = self._known_sizes[key]
         return None if known is None else known[0] + int(np.dot(known[1], counts))
 

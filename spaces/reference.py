@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from spaces.follow import Arguments, register, run_labelled
-from spaces.slots import Slots
+from spaces.slots import FROZEN, Slots
 from spaces.surgery import masked
 
 if TYPE_CHECKING:
@@ -68,9 +68,10 @@ def _skipping(goes: np.ndarray[Any, Any]) -> Callable[[Slots, Any, Any, Any], An
     """Operators over channels that see only those that stay."""
 
     def stays(labels: Labels) -> Tensor | None:
-        if labels is None or not goes[labels].any():
+        if labels is None:
             return None
-        return torch.from_numpy(np.flatnonzero(~goes[labels]))
+        gone = goes[np.where(labels < len(goes), labels, FROZEN)]
+        return torch.from_numpy(np.flatnonzero(~gone)) if gone.any() else None
 
     def compute(slots: Slots, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         packet = func.overloadpacket

@@ -27,7 +27,7 @@ _VIEWS = ("aten.view", "aten._unsafe_view", "aten.reshape", "aten._reshape_alias
 
 
 @dataclass(frozen=True, slots=True)
-class Reading:
+class Choices:
     """The choices that a trace makes.
 
     Attributes:
@@ -47,7 +47,7 @@ class Reading:
         """Every tie of any class."""
         return [tie for ties in self.ties.values() for tie in ties]
 
-    def wiser(self, slots: Slots) -> Reading | None:
+    def wiser(self, slots: Slots) -> Choices | None:
         """Other parts for splits that turned out badly: each tried once, and back where that is no better."""
         unwise = dict(slots.unwise_splits())
         fresh = {key: why for key, why in unwise.items() if key not in self.revised}
@@ -59,7 +59,7 @@ class Reading:
             fresh = dict.fromkeys(sorted(back, key=str), "back")
         return self._with_parts(slots, fresh) if fresh else None
 
-    def without(self, slots: Slots, refused: Iterable[ChannelGroup]) -> Reading | None:
+    def without(self, slots: Slots, refused: Iterable[ChannelGroup]) -> Choices | None:
         """Other parts for splits that shape groups whose cuts fail; each tried once."""
         roots = slots.roots()
         starts = {(owner.tensor, owner.dim): owner.start for owner in slots.owners}
@@ -76,7 +76,7 @@ class Reading:
         }
         return self._with_parts(slots, fresh) if fresh else None
 
-    def equating(self, slots: Slots, candidates: Candidates, module: str) -> Reading | None:
+    def equating(self, slots: Slots, candidates: Candidates, module: str) -> Choices | None:
         """Tie what a module that fails reads to what it makes, where both have the same size.
 
         Where that was no help, the ties are taken back.
@@ -97,7 +97,7 @@ class Reading:
         )
         return replace(self, ties={**self.ties, kind: ties}, tied=self.tied | {kind}) if ties else None
 
-    def _with_parts(self, slots: Slots, fresh: Mapping[SiteKey, str]) -> Reading:
+    def _with_parts(self, slots: Slots, fresh: Mapping[SiteKey, str]) -> Choices:
         parts = {key: -2 if slots.sites[key].dim == -1 else -1 for key in fresh}
         return replace(self, parts={**self.parts, **parts}, revised={**self.revised, **fresh})
 

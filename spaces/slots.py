@@ -29,13 +29,6 @@ TensorLabels = tuple[Labels, ...]
 #: The label of slots that must stay.
 FROZEN = 0
 
-#: The label of a size that Python code made, as ``torch.zeros(1, width)`` does: it goes along with whatever
-#: it meets. Whether the code really follows is for verification to find out.
-FREE = 1
-
-#: Labels below this one name no slot.
-_NUM_RESERVED = 2
-
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Owner:
@@ -142,7 +135,8 @@ class Slots:
         self.counts: list[NDArray[np.int64]] = []
         self._parts = dict(parts or {})
         self._visits: Counter[tuple[str | None, str | None]] = Counter()
-        self._num_labels = _NUM_RESERVED
+        self._num_labels = FROZEN + 1
+        self._made: list[NDArray[np.int64]] = []
         self._starts: list[int] = []
         self._read: set[str] = set()
         self._left: list[NDArray[np.int64]] = []
@@ -180,6 +174,18 @@ class Slots:
         labels: TensorLabels = self._labels[tensor] if tensor in self._labels else (None,) * tensor.dim()
         return labels
 
+    def fresh(self, size: int) -> Labels:
+        """Labels of a dimension whose size Python code made, as ``torch.zeros(1, width)`` does.
+
+        It goes along with whatever it meets; whether the code really follows is for verification to find out.
+        """
+        if size <= 1:
+            return None
+        labels = np.arange(self._num_labels, self._num_labels + size)
+        self._num_labels += size
+        self._made.append(labels)
+        return labels
+
     def put(self, tensor: Tensor, labels: TensorLabels) -> None:
         """Set the labels of an operator's output."""
         assert len(labels) == tensor.dim()
@@ -196,7 +202,7 @@ class Slots:
         stays = (left == FROZEN) | (right == FROZEN)
         if stays.any():
             self.freeze(left[stays], right[stays], reason="meets slots that stay")
-        bound = ~stays & (left != FREE) & (right != FREE) & (left != right)
+        bound = ~stays & (left != right)
         if bound.any():
             self._left.append(left[bound])
             self._right.append(right[bound])
@@ -205,18 +211,16 @@ class Slots:
         """Labels of what several dimensions of equal size become together."""
         if not dimensions or all(some is None for some in dimensions):
             return None
-        named = [some for some in dimensions if some is not None and (some >= _NUM_RESERVED).any()]
+        named = next(some for some in dimensions if some is not None)
         for some in dimensions:
-            if some is not (named[0] if named else None):
-                self.tie(named[0] if named else dimensions[0], some)
-        if named:
-            return named[0]
-        return None if any(some is None for some in dimensions) else dimensions[0]
+            if some is not named:
+                self.tie(named, some)
+        return named
 
     def freeze(self, *labels: Labels, reason: str = "read at fixed places") -> None:
         """These slots must stay."""
         for some in labels:
-            if some is not None and (named := some[some >= _NUM_RESERVED]).size:
+            if some is not None and (named := some[some != FROZEN]).size:
                 self._frozen.append((named, Cause(reason, self.place())))
 
     def freeze_tensor(self, name: str, reason: str) -> None:
@@ -253,13 +257,15 @@ class Slots:
     def mark_inexact(self, labels: Labels) -> None:
         """Removing these slots changes the values of the others, as a norm over channels does."""
         if labels is not None:
-            self._inexact.append(labels[labels >= _NUM_RESERVED])
+            self._inexact.append(labels[labels != FROZEN])
 
     def give_role(self, labels: Labels, role: Role) -> None:
         """Say what a parameter's slots do; the first word counts: activations carry these labels too."""
-        if labels is not None and labels.size and labels.flat[0] >= _NUM_RESERVED:
-            owner = int(np.searchsorted(self._starts, labels.flat[0], side="right")) - 1
-            self.roles.setdefault(owner, role)
+        if labels is not None and labels.size and labels.flat[0] != FROZEN:
+            number = int(np.searchsorted(self._starts, labels.flat[0], side="right")) - 1
+            owner = self.owners[number]
+            if labels.flat[0] < owner.start + owner.size:
+                self.roles.setdefault(number, role)
 
     def count(self, constant: int, sizes: Sequence[NDArray[np.int64] | int]) -> None:
         """Record an operator's multiply-adds: the product of ``constant`` and ``sizes``."""
@@ -327,6 +333,12 @@ class Slots:
                 yield key, "frozen"
             elif site.dim == -1 and kept in self.multiplied:
                 yield key, "multiplied"
+
+    def unbound(self, roots: NDArray[np.int64]) -> NDArray[np.bool_]:
+        """``(labels,)`` true where Python code made a size that met nothing which must stay."""
+        unbound: NDArray[np.bool_] = roots != FROZEN
+        unbound[np.setdiff1d(np.arange(self._num_labels), _joined(self._made))] = False
+        return unbound
 
     def inexact_roots(self, roots: NDArray[np.int64]) -> set[int]:
         """Roots of the slots whose removal changes other values."""

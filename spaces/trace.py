@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 from spaces.assemble import Limits, Sizes, assemble
 from spaces.follow import Arguments, run_labelled
 from spaces.mending import Candidates, Mender
-from spaces.revise import Reading
+from spaces.revise import Choices
 from spaces.slots import Cause, Slots
 from spaces.surgery import duplicate
 from spaces.verify import culprits, first_line, twice, wrong_values
@@ -74,14 +74,15 @@ def trace(
     whole = as_call(example_inputs)
     with _neutral():
         traced = _first(model, (batch_of_one(*whole), whole))
-        while (reading := traced.reading.wiser(traced.slots)) is not None:
-            traced = traced.again(reading)
+        while (choices := traced.choices.wiser(traced.slots)) is not None:
+            traced = traced.again(choices)
         while True:
+            trains = traced.follow_training()
             traced.ignore(ignore)
-            space, refused, reading = _verified(traced, limits)
-            if reading is None:
+            space, refused, choices = _verified(traced, limits, trains=trains)
+            if choices is None:
                 break
-            traced = traced.again(reading)
+            traced = traced.again(choices)
     return replace(space, warnings=(*space.warnings, *_notes(refused)))
 
 
@@ -93,8 +94,7 @@ class _Traced:
         model: The caller's.
         inputs: Those that it runs on.
         on_meta: Whether it runs on the meta device.
-        trains: Whether it runs in train mode.
-        reading: The choices that were made.
+        choices: The choices that were made.
         slots: Labels and ties.
         candidates: Integers of its modules, and dimensions that they may count.
     """
@@ -102,15 +102,14 @@ class _Traced:
     model: nn.Module
     inputs: Arguments
     on_meta: bool
-    trains: bool
-    reading: Reading
+    choices: Choices
     slots: Slots
     candidates: Candidates
 
     @classmethod
-    def of(cls, model: nn.Module, inputs: Arguments, reading: Reading, *, on_meta: bool) -> _Traced:
-        """Run a copy in eval mode and one in train mode."""
-        slots = Slots(reading.parts)
+    def of(cls, model: nn.Module, inputs: Arguments, choices: Choices, *, on_meta: bool) -> _Traced:
+        """Run a copy in eval mode."""
+        slots = Slots(choices.parts)
         twin, arguments = _prepared(model, inputs, on_meta)
         candidates = Candidates.of(model)
         run_labelled(
@@ -120,21 +119,25 @@ class _Traced:
             observe=lambda where, call: candidates.observe(slots, where, call),
             entering=lambda module, tensors: candidates.enter(slots, module, tensors),
         )
-        slots.counting = False
-        trains = True
+        for left, right in choices.all_ties:
+            slots.tie(left, right)
+        return cls(model, inputs, on_meta, choices, slots, candidates)
+
+    def follow_training(self) -> bool:
+        """Run a copy in train mode, where layers may run that eval mode leaves out; whether it runs at all."""
+        self.slots.counting = False
         try:
-            run_labelled(slots, *_prepared(model, twice(inputs), on_meta), training=True)
+            twin, inputs = _prepared(self.model, twice(self.inputs), self.on_meta)
+            run_labelled(self.slots, twin, inputs, training=True)
         except Exception as error:  # a model may have no train mode; its eval mode is traced
             logger.info("Not traced in train mode: %s", error)
-            slots.warnings[f"Not traced in train mode: {first_line(error)}"] = None
-            trains = False
-        for left, right in reading.all_ties:
-            slots.tie(left, right)
-        return cls(model, inputs, on_meta, trains, reading, slots, candidates)
+            self.slots.warnings[f"Not traced in train mode: {first_line(error)}"] = None
+            return False
+        return True
 
-    def again(self, reading: Reading) -> _Traced:
+    def again(self, choices: Choices) -> _Traced:
         """The same with other choices."""
-        return _Traced.of(self.model, self.inputs, reading, on_meta=self.on_meta)
+        return _Traced.of(self.model, self.inputs, choices, on_meta=self.on_meta)
 
     def ignore(self, patterns: Sequence[str]) -> None:
         """Freeze the parameters of modules whose names fit."""
@@ -154,33 +157,35 @@ def _first(model: nn.Module, calls: Sequence[Arguments]) -> _Traced:
     for inputs in calls:
         for on_meta in (True, False):
             try:
-                return _Traced.of(model, inputs, Reading(), on_meta=on_meta)
+                return _Traced.of(model, inputs, Choices(), on_meta=on_meta)
             except Exception as error:  # a foreign forward may raise anything
                 failure = error
                 logger.info("No trace %s: %s", "on the meta device" if on_meta else "for real", error)
     raise ValueError(f"The model does not run on `example_inputs`: {failure}") from failure
 
 
-def _verified(traced: _Traced, limits: Limits) -> tuple[Space, dict[str, Failure], Reading | None]:
-    """The space without the groups whose cuts fail, what those did, and a reading that may be better."""
+def _verified(
+    traced: _Traced, limits: Limits, *, trains: bool
+) -> tuple[Space, dict[str, Failure], Choices | None]:
+    """The space without the groups whose cuts fail, what those did, and choices that may be better."""
     refused: dict[str, Failure] = {}
     groups: list[ChannelGroup] = []
     mended: dict[Attribute, NDArray[np.int64]] = {}
-    reading, slots = traced.reading, traced.slots
+    choices, slots = traced.choices, traced.slots
     while True:
         causes = {name: Cause(what.reason, what.place) for name, what in refused.items()}
-        space = replace(assemble(slots, limits, causes), splits=tuple(reading.parts.items()))
+        space = replace(assemble(slots, limits, causes), splits=tuple(choices.parts.items()))
         mender = Mender(*traced.cheap(), space, traced.candidates, Sizes.of(slots, space), mended)
         first = mender.failure(space.groups) if space.groups else None
         if first is not None and first.modules:
-            better = reading.equating(slots, traced.candidates, first.modules[-1])
+            better = choices.equating(slots, traced.candidates, first.modules[-1])
             if better is not None:
                 return space, refused, better
         found = culprits(space.groups, mender.failure) if first is not None else {}
         if not found:
-            found = wrong_values(traced.model, mender.space, traced.inputs, trains=traced.trains)
+            found = wrong_values(traced.model, mender.space, traced.inputs, trains=trains)
         if not found:
-            return mender.space, refused, reading.without(slots, groups)
+            return mender.space, refused, choices.without(slots, groups)
         mended = mender.mended
         for name, what in found.items():
             logger.info("%s: %s", name, what.reason)

@@ -180,10 +180,15 @@ def _set_statistics(generator: torch.Generator) -> Callable[[_NormBase, tuple[Te
 def random_kept(
     groups: list[ChannelGroup] | tuple[ChannelGroup, ...], generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """A random non-empty part of the units of each group."""
+    """A random part of the units of each group, at least half of them.
+
+    A single unit stretches to whatever it meets, which would hide that two groups belong together, and of
+    few units all may be silent behind a ReLU, which would hide anything.
+    """
     kept = {}
     for group in groups:
-        size = int(torch.randint(1, max(2, group.width), (), generator=generator))
+        least = -(-group.width // 2)
+        size = int(torch.randint(least, max(least + 1, group.width), (), generator=generator))
         kept[group.name] = torch.randperm(group.width, generator=generator)[:size].sort().values
     return kept
 

@@ -10,14 +10,11 @@ import torch
 
 from spaces.rules.call import Call, rule
 from spaces.rules.shapes import splitting
-from spaces.slots import FREE
 
 if TYPE_CHECKING:
     from spaces.slots import Labels, Slots, TensorLabels
 
 aten = torch.ops.aten
-
-rule(aten.unsafe_split, aten.unsafe_split_with_sizes)(splitting)
 
 
 @rule(aten.stack)
@@ -38,6 +35,19 @@ def unbinding(slots: Slots, call: Call) -> list[TensorLabels]:
     return [tuple(labels) for _ in call.outputs]
 
 
+@rule(aten.unsafe_split, aten.unsafe_split_with_sizes)
+def gates(slots: Slots, call: Call) -> list[TensorLabels]:
+    """Recurrent cells split their gates in this way and multiply them, so all lose the same places."""
+    labels = slots.of(call["self"])
+    dim = call["dim"] % len(labels)
+    cut = labels[dim]
+    if cut is None or len({output.shape[dim] for output in call.outputs}) > 1:
+        return splitting(slots, call)
+    pieces = cut.reshape(len(call.outputs), -1)
+    slots.tie(pieces, pieces[:1])
+    return [(*labels[:dim], piece, *labels[dim + 1 :]) for piece in pieces]
+
+
 @rule(aten.repeat)
 def repetition(slots: Slots, call: Call) -> list[TensorLabels]:
     """Copies lose what the first loses; how often a single slot is repeated is up to Python code."""
@@ -46,15 +56,18 @@ def repetition(slots: Slots, call: Call) -> list[TensorLabels]:
     labels = (None,) * num_new + slots.of(source)
     sizes = (1,) * num_new + tuple(source.shape)
     return [
-        tuple(_repeated(some, size, times) for some, size, times in zip(labels, sizes, repeats, strict=True))
+        tuple(
+            _repeated(slots, some, size, times)
+            for some, size, times in zip(labels, sizes, repeats, strict=True)
+        )
     ]
 
 
-def _repeated(labels: Labels, size: int, times: int) -> Labels:
+def _repeated(slots: Slots, labels: Labels, size: int, times: int) -> Labels:
     if times == 1:
         return labels
     if size == 1:
-        return np.full(times, FREE)
+        return slots.fresh(times)
     return None if labels is None else np.tile(labels, times)
 
 

@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from spaces.rules.call import Call, rule
-from spaces.slots import FREE
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -92,5 +90,4 @@ def same_shape(slots: Slots, call: Call) -> list[TensorLabels]:
 )
 def factory(slots: Slots, call: Call) -> list[TensorLabels]:
     """Python code chose the size, perhaps a width: it goes along with whatever it meets."""
-    del slots
-    return [tuple(np.full(n, FREE) if n > 1 else None for n in output.shape) for output in call.outputs]
+    return [tuple(slots.fresh(size) for size in output.shape) for output in call.outputs]

@@ -116,13 +116,19 @@ def product_in_groups(slots: Slots, call: Call) -> list[TensorLabels]:
 @rule(aten._cdist_forward, aten._euclidean_dist)
 def distances(slots: Slots, call: Call) -> list[TensorLabels]:
     """Between all rows of two tensors; columns in which both are zero add nothing."""
-    (*batch, rows, mine), (*other_batch, other_rows, theirs) = (
-        slots.of(call["x1"]),
-        slots.of(call["x2"]),
-    )
+    pair = (call["x1"], call["x2"])
+    (*_, rows, mine), (*_, other_rows, theirs) = (slots.of(x) for x in pair)
     slots.meet([mine, theirs])
-    met = zip(batch, other_batch, strict=True)
-    return [(*(slots.meet(pair) for pair in met), rows, other_rows)]
+    batch = call.outputs[0].shape[:-2]
+    met = [
+        [
+            slots.of(x)[-from_end - 2]
+            for x in pair
+            if x.dim() >= from_end + 2 and x.shape[-from_end - 2] == size
+        ]
+        for from_end, size in zip(range(len(batch), 0, -1), batch, strict=True)
+    ]
+    return [(*(slots.meet(dimensions) for dimensions in met), rows, other_rows)]
 
 
 @rule(aten._pdist_forward)

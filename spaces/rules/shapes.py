@@ -10,7 +10,7 @@ import numpy as np
 import torch
 
 from spaces.rules.call import Call, freeze_inputs, rule
-from spaces.slots import FREE, FROZEN
+from spaces.slots import FROZEN
 
 if TYPE_CHECKING:
     from spaces.slots import Labels, Slots, TensorLabels
@@ -54,10 +54,9 @@ def _matching_blocks(source: tuple[int, ...], target: tuple[int, ...]) -> list[t
 
 def _merge(slots: Slots, labels: list[Labels], sizes: list[int]) -> Labels:
     """Labels of the row-major product of dimensions, one of which may be labelled."""
-    labelled = [i for i, some in enumerate(labels) if some is not None and (some != FREE).any()]
+    labelled = [i for i, some in enumerate(labels) if some is not None]
     if not labelled:
-        free = any(some is not None and size > 1 for some, size in zip(labels, sizes, strict=True))
-        return np.full(math.prod(sizes), FREE) if free else None
+        return None
     only = labelled[0]
     if len(labelled) > 1:
         only = labelled[slots.freeze_all_but_one([labels[i] for i in labelled])]
@@ -73,8 +72,6 @@ def _split(slots: Slots, labels: Labels, sizes: list[int]) -> list[Labels]:
     if labels is None or not sizes:
         slots.freeze(labels)
         return result
-    if (labels == FREE).all():
-        return [np.full(size, FREE) if size > 1 else None for size in sizes]
     grid = labels.reshape(sizes)
     for dim, size in enumerate(sizes):
         lines = np.moveaxis(grid, dim, -1).reshape(-1, size)
@@ -194,9 +191,7 @@ def slicing(slots: Slots, call: Call) -> list[TensorLabels]:
     start += whole if start < 0 else 0
     if labels is None or (size == whole and (call["step"] or 1) == 1):
         return [tuple(result)]
-    if (labels == FREE).all():
-        result[dim] = labels[:size]
-    elif size and call["step"] == 1 and whole % size == 0 and start % size == 0:
+    if size and call["step"] == 1 and whole % size == 0 and start % size == 0:
         pieces = labels.reshape(-1, size)
         for piece in pieces[1:]:
             _balance(slots, pieces[0], piece)
@@ -248,7 +243,6 @@ def _balance(slots: Slots, left: Labels, right: Labels) -> None:
     for root in roots[right].tolist():
         surplus[root] = surplus.get(root, 0) - 1
     surplus.pop(FROZEN, None)
-    surplus.pop(FREE, None)
     # Largest first, so that equal amounts meet and few units are tied in chains.
     more = sorted(
         ([root, amount] for root, amount in surplus.items() if amount > 0), key=lambda pair: -pair[1]

@@ -100,8 +100,19 @@ class Baked(nn.Module):
         return self.out(self.free(self.head(x.relu())).relu())
 
 
-class Transformed(nn.Module):
-    """The Fourier transform has no rule."""
+@torch.library.custom_op("nets::reverse", mutates_args=())
+def reverse(x: Tensor) -> Tensor:
+    """An operator of somebody's extension."""
+    return x.flip(-1)
+
+
+@reverse.register_fake
+def _(x: Tensor) -> Tensor:
+    return torch.empty_like(x)
+
+
+class Extended(nn.Module):
+    """A custom operator has no rule."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -109,7 +120,7 @@ class Transformed(nn.Module):
         self.head = nn.Linear(8, 3)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self.head(torch.fft.fft(self.enter(x)).abs())
+        return self.head(reverse(self.enter(x)))
 
 
 class Normed(nn.Module):
