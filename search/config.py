@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from evaluators.options import OptionError
+from search.space_options import SMALLEST, trace_arguments
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +35,9 @@ class RunConfig:
         smallest: Share of its units that every group keeps.
         include: Patterns of groups that may be pruned; all when empty.
         exclude: Patterns of groups that stay whole.
+        ignore: Patterns of modules that stay whole.
+        divisor_of: ``PATTERN=N``: divisors of groups with such names.
+        smallest_of: ``PATTERN=SHARE``: shares that groups with such names keep.
         criteria: Allowed criteria, resolved.
         statistics_memory: Memory for the layers' second moments.
         criterion_per_group: Whether each group has a criterion of its own.
@@ -62,9 +66,12 @@ class RunConfig:
     max_rung: int = 3
     macs: str = "20%:90%"
     divisor: int | None = None
-    smallest: float = 0.2
+    smallest: float = SMALLEST
     include: tuple[str, ...] = ()
     exclude: tuple[str, ...] = ()
+    ignore: tuple[str, ...] = ()
+    divisor_of: tuple[str, ...] = ()
+    smallest_of: tuple[str, ...] = ()
     criteria: tuple[str, ...] = ()
     statistics_memory: str = "4GiB"
     criterion_per_group: bool = False
@@ -88,6 +95,25 @@ class RunConfig:
         """Seeds with which the trainings of rung 3 are repeated."""
         return range(self.seed, self.seed + (self.final_seeds or 1))
 
+    def trace_arguments(self, *, divisor: int) -> dict[str, Any]:
+        """Keyword arguments of :func:`spaces.trace`.
+
+        Args:
+            divisor: Of the task, where no option names one.
+
+        Raises:
+            OptionError: If one of the options that narrow the space breaks its rule.
+        """
+        return trace_arguments(
+            divisor=divisor if self.divisor is None else self.divisor,
+            smallest=self.smallest,
+            include=self.include,
+            exclude=self.exclude,
+            ignore=self.ignore,
+            divisor_of=self.divisor_of,
+            smallest_of=self.smallest_of,
+        )
+
     def save(self, folder: Path) -> None:
         """Write ``config.json``, whole or not at all."""
         partial = folder / f"{CONFIG}.partial"
@@ -104,6 +130,8 @@ class RunConfig:
         try:
             raw: dict[str, Any] = json.loads((folder / CONFIG).read_text())
             raw |= {name: tuple(raw[name]) for name in ("include", "exclude", "criteria")}
+            # Runs of version 0.1 have none of these.
+            raw |= {name: tuple(raw.get(name, ())) for name in ("ignore", "divisor_of", "smallest_of")}
             return cls(**raw)
         except FileNotFoundError:
             raise OptionError(

@@ -34,6 +34,7 @@ from search.report.words import Metric, duration
 from search.samplers import SAMPLERS
 from search.seeds import Knowledge
 from search.show import found_lines, plan_lines, print_result
+from search.space_options import space_options
 from search.study import RUNGS
 from search.survey import Survey, forecast, installed_versions, measure_epoch, survey
 from spaces.surgery import rebuild
@@ -46,7 +47,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_LEAST = {"max_rung": 1, "divisor": 1, "final": 1, "final_seeds": 1, "seed": 0}
+_LEAST = {"max_rung": 1, "final": 1, "final_seeds": 1, "seed": 0}
 
 #: Columns of the table where the output is no terminal.
 _PLAIN_WIDTH = 140
@@ -106,29 +107,7 @@ Examples:
     show_default=True,
     help="Window of multiply-adds: shares of dense, or 10M:30M.",
 )
-@click.option(
-    "--divisor",
-    type=int,
-    metavar="N",
-    help="Kept widths are multiples of it; the task's own by default.",
-)
-@click.option(
-    "--smallest",
-    type=float,
-    metavar="SHARE",
-    default=0.2,
-    show_default=True,
-    help="Share of its units that every group keeps: thin layers choke a network.",
-)
-@click.option(
-    "--include",
-    multiple=True,
-    metavar="PATTERN",
-    help="Prune only groups with such names (shell pattern, repeatable).",
-)
-@click.option(
-    "--exclude", multiple=True, metavar="PATTERN", help="Leave groups with such names whole (repeatable)."
-)
+@space_options
 @click.option(
     "--criterion",
     "criteria",
@@ -291,8 +270,7 @@ def _check(config: RunConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < least:
             raise OptionError(option_name(name), value, f"must be at least {least}.")
-    if not 0 <= config.smallest <= 1:
-        raise OptionError("smallest", config.smallest, "must be between 0 and 1.")
+    config.trace_arguments(divisor=1)
     if config.max_rung > max(RUNGS):
         raise OptionError("max-rung", config.max_rung, "must be 1, 2 or 3.")
 

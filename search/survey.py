@@ -59,15 +59,8 @@ def survey(config: RunConfig) -> Survey:
         OptionError: If a setting breaks a rule.
     """
     task = load_task(config.task, task_options(config))
-    divisor = task.divisor if config.divisor is None else config.divisor
-    space = trace(
-        task.model,
-        task.example_inputs,
-        divisor=divisor,
-        smallest=config.smallest,
-        include=config.include,
-        exclude=config.exclude,
-    )
+    arguments = config.trace_arguments(divisor=task.divisor)
+    space = trace(task.model, task.example_inputs, **arguments)
     _check_groups(config, space)
     _check_cost(config, task, space)
     check_criteria(task, space, config.criteria)
@@ -83,7 +76,7 @@ def survey(config: RunConfig) -> Survey:
         )
     config = replace(
         config,
-        divisor=divisor,
+        divisor=arguments["divisor"],
         final_seeds=config.final_seeds or task.recipe.final_seeds,
         fingerprint=found,
         precision=precision.to_dict(),
@@ -154,10 +147,9 @@ def _precision(config: RunConfig, model: nn.Module, dense_macs: int) -> Precisio
 def _check_groups(config: RunConfig, space: Space) -> None:
     if any(len(group.choices) > 1 for group in space.groups):
         return
-    if config.include or config.exclude:
-        option = "include" if config.include else "exclude"
-        given = ",".join(getattr(config, option))
-        raise OptionError(option, given, "leaves no group that could be pruned.")
+    for option in ("include", "exclude", "ignore"):
+        if given := getattr(config, option):
+            raise OptionError(option, ",".join(given), "leaves no group that could be pruned.")
     cause = " ".join(space.warnings) or f"no group is wider than --divisor {config.divisor}."
     raise OptionError("model", config.model or "of the task", f"nothing in it can be pruned: {cause}")
 

@@ -43,7 +43,7 @@ def read_attribute(model: nn.Module, attribute: Attribute) -> object:
     return value if attribute.index is None else value[attribute.index]
 
 
-def write_attributes(model: nn.Module, values: Mapping[Attribute, int]) -> None:
+def write_attributes(model: nn.Module, values: Mapping[Attribute, object]) -> None:
     """Set integers of a model's modules; tuples and lists are made anew."""
     for attribute, value in values.items():
         module = model.get_submodule(attribute.module)

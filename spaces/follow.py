@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import TYPE_CHECKING, Any
@@ -10,12 +11,13 @@ import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from spaces import meta
 from spaces.rules import Call, apply
 from spaces.slots import Place, Slots
 from spaces.structure import flatten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
     from types import FrameType
 
 #: Positional and keyword arguments of a call.
@@ -45,6 +47,10 @@ class Whereabouts:
                 module.register_forward_pre_hook(self._entering(name), with_kwargs=True)
                 module.register_forward_hook(self._leaving(name))
 
+    def restart(self) -> None:
+        """The model runs anew."""
+        self.operator, self.num_operators, self.modules = None, 0, [""]
+
     def place(self) -> Place:
         """Operator, module and the nearest line of the model's own code."""
         return Place(self.operator, self.modules[-1], _line())
@@ -69,6 +75,8 @@ class Whereabouts:
 def _line() -> str | None:
     frame: FrameType | None = sys._getframe(1)
     while frame is not None:
+        if frame.f_code is run_labelled.__code__:
+            return None  # the caller's own code
         if _is_the_models_own(frame.f_code.co_filename):
             return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
         frame = frame.f_back
@@ -118,7 +126,7 @@ class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]
         self._whereabouts.num_operators += 1
         sizes = tuple(args[0].shape) if args and isinstance(args[0], Tensor) else ()
         if self._compute is None:
-            result = func(*args, **kwargs)
+            result = meta.run(func, args, kwargs)
         else:
             result = self._compute(self._slots, func, args, kwargs)
         call = Call.of(func, args, kwargs, result, sizes)
@@ -142,7 +150,7 @@ class Watch(TorchDispatchMode):  # type: ignore[no-untyped-call]
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         del types
-        result = func(*args, **(kwargs or {}))
+        result = meta.run(func, args, kwargs or {})
         made = result if isinstance(result, (tuple, list)) else (result,)
         first = next((x for x in made if isinstance(x, Tensor)), None)
         sizes = [] if first is None else list(first.shape)
@@ -181,12 +189,23 @@ def run_labelled(
     slots.place = whereabouts.place
     slots.begin_pass()
     watch = None if observe is None else lambda call: observe(whereabouts, call)
-    with Follow(slots, whereabouts, compute, watch):
+    with _unfused(), Follow(slots, whereabouts, compute, watch):
         outputs = model(*inputs[0], **inputs[1])
     slots.place = Place
     for output in flatten(outputs)[0]:
         slots.freeze(*slots.of(output), reason="output of the model")
     return outputs
+
+
+@contextlib.contextmanager
+def _unfused() -> Iterator[None]:
+    """Without MKL-DNN, which runs a recurrent layer as one operator and hides what it is made of."""
+    before = torch._C._get_mkldnn_enabled()
+    torch._C._set_mkldnn_enabled(False)  # the public switch warns of settings that nobody made
+    try:
+        yield
+    finally:
+        torch._C._set_mkldnn_enabled(before)
 
 
 def register(slots: Slots, model: nn.Module) -> None:

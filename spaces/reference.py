@@ -14,6 +14,7 @@ import torch
 
 from spaces.follow import Arguments, register, run_labelled
 from spaces.slots import FROZEN, Slots
+from spaces.structure import flatten
 from spaces.surgery import masked
 
 if TYPE_CHECKING:
@@ -43,7 +44,9 @@ def expected(
     """
     twin = masked(model, space, kept)
     if all(group.exact for group in space.groups if group.name in kept):
-        return twin.train(training)(*inputs[0], **inputs[1])
+        outputs = twin.train(training)(*inputs[0], **inputs[1])
+        if not any(tensor.isnan().any() for tensor in flatten(outputs)[0]):
+            return outputs
     goes = _removed_labels(model, space, kept)
     slots = Slots(dict(space.splits))
     return run_labelled(slots, twin, inputs, training=training, compute=_skipping(goes))
@@ -86,6 +89,14 @@ def _skipping(goes: np.ndarray[Any, Any]) -> Callable[[Slots, Any, Any, Any], An
             index = stays(slots.of(args[0])[-1])
             if index is not None and len(args[1]) == 1:
                 return _normalised(func, args, kwargs, -1, index, ([len(index)],))
+        if packet is aten.native_batch_norm and args[3] is None:
+            for dim, labels in enumerate(slots.of(args[0])):
+                if dim != 1 and (index := stays(labels)) is not None:
+                    made = func(args[0].index_select(dim, index), *args[1:], **kwargs)
+                    return (torch.zeros_like(args[0]).index_copy_(dim, index, made[0]), *made[1:])
+        if packet is aten._weight_norm_interface:
+            # A removed row has no length to be divided by.
+            return tuple(x.nan_to_num() for x in func(*args, **kwargs))
         if packet is aten.native_group_norm:
             index = stays(slots.of(args[0])[1])
             data, weight, bias, batch, channels, positions, num_groups, eps = args

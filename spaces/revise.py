@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from spaces.candidates import Candidates
     from spaces.groups import ChannelGroup
-    from spaces.mending import Candidates
     from spaces.slots import SiteKey, Slots
 
 #: Labels of two dimensions that must have the same size.

@@ -215,7 +215,7 @@ class Slots:
         for some in dimensions:
             if some is not named:
                 self.tie(named, some)
-        return named
+        return None if any(some is None for some in dimensions) else named
 
     def freeze(self, *labels: Labels, reason: str = "read at fixed places") -> None:
         """These slots must stay."""
@@ -290,7 +290,8 @@ class Slots:
         made[roots[_joined(layers)]] = True
         made[FROZEN] = False
         shares = [-1.0 if some is None else float(made[roots[some]].mean()) for some in dimensions]
-        kept = max(range(len(shares)), key=lambda position: (shares[position], position))
+        sizes = [0 if some is None else len(some) for some in dimensions]
+        kept = max(range(len(shares)), key=lambda position: (shares[position], sizes[position], position))
         others = [some for position, some in enumerate(dimensions) if position != kept]
         self.freeze(*others, reason="merged with another dimension that may shrink")
         return kept
@@ -322,16 +323,16 @@ class Slots:
         return lambda label: first.get(int(alone[label]))
 
     def unwise_splits(self) -> Iterator[tuple[SiteKey, str]]:
-        """Splits whose kept part was ``frozen`` as it is, or ``multiplied`` in batches.
+        """Splits of whose kept part some was ``frozen`` as it is, or which is ``multiplied`` in batches.
 
         Another part may shrink in its place: attention loses heads rather than the width of every head.
         """
-        frozen = {some.tobytes() for some, _ in self._frozen}
+        frozen = np.zeros(self._num_labels, dtype=bool)
+        frozen[_joined(some for some, _ in self._frozen)] = True
         for key, site in self.sites.items():
-            kept = site.kept.tobytes()
-            if kept in frozen:
+            if frozen[site.kept].any():
                 yield key, "frozen"
-            elif site.dim == -1 and kept in self.multiplied:
+            elif site.dim == -1 and site.kept.tobytes() in self.multiplied:
                 yield key, "multiplied"
 
     def unbound(self, roots: NDArray[np.int64]) -> NDArray[np.bool_]:

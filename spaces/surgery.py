@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import os
 from pathlib import Path
@@ -15,6 +14,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from spaces.attributes import Attribute, read_attribute, write_attributes
+from spaces.duplicate import duplicate
 from spaces.modules import mend_sizes
 
 if TYPE_CHECKING:
@@ -165,21 +165,6 @@ def rebuild(dense: nn.Module | Callable[[], nn.Module], folder: str | Path) -> n
         except SafetensorError as error:
             raise ValueError(f"{weights}: not a safetensors file ({error}).") from error
     return small
-
-
-def duplicate(model: nn.Module, replaced: Mapping[int, Tensor] | None = None) -> nn.Module:
-    """Deep copy of a module, also of one that keeps an activation, which ``copy.deepcopy`` refuses.
-
-    Args:
-        model: Left as it is.
-        replaced: By ``id``, tensors that take the place of the model's own.
-    """
-    memo: dict[int, Any] = {}
-    for module in model.modules():
-        for value in vars(module).values():
-            if isinstance(value, Tensor) and not value.is_leaf:
-                memo[id(value)] = value.detach().clone()
-    return copy.deepcopy(model, memo | dict(replaced or {}))
 
 
 def _tensors(model: nn.Module) -> dict[str, Tensor]:

@@ -14,11 +14,12 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from spaces.assemble import Limits, Sizes, assemble
+from spaces.candidates import Candidates
+from spaces.duplicate import duplicate
 from spaces.follow import Arguments, run_labelled
-from spaces.mending import Candidates, Mender
+from spaces.mending import Mender
 from spaces.revise import Choices
 from spaces.slots import Cause, Slots
-from spaces.surgery import duplicate
 from spaces.verify import culprits, first_line, twice, wrong_values
 
 if TYPE_CHECKING:
@@ -76,10 +77,11 @@ def trace(
         traced = _first(model, (batch_of_one(*whole), whole))
         while (choices := traced.choices.wiser(traced.slots)) is not None:
             traced = traced.again(choices)
+        mended: dict[Attribute, NDArray[np.int64]] = {}
         while True:
             trains = traced.follow_training()
             traced.ignore(ignore)
-            space, refused, choices = _verified(traced, limits, trains=trains)
+            space, refused, choices = _verified(traced, limits, mended, trains=trains)
             if choices is None:
                 break
             traced = traced.again(choices)
@@ -124,7 +126,7 @@ class _Traced:
         return cls(model, inputs, on_meta, choices, slots, candidates)
 
     def follow_training(self) -> bool:
-        """Run a copy in train mode, where layers may run that eval mode leaves out; whether it runs at all."""
+        """Run a copy in train mode, which may use more layers than eval mode; whether it runs at all."""
         self.slots.counting = False
         try:
             twin, inputs = _prepared(self.model, twice(self.inputs), self.on_meta)
@@ -165,12 +167,14 @@ def _first(model: nn.Module, calls: Sequence[Arguments]) -> _Traced:
 
 
 def _verified(
-    traced: _Traced, limits: Limits, *, trains: bool
+    traced: _Traced, limits: Limits, mended: dict[Attribute, NDArray[np.int64]], *, trains: bool
 ) -> tuple[Space, dict[str, Failure], Choices | None]:
-    """The space without the groups whose cuts fail, what those did, and choices that may be better."""
+    """The space without the groups whose cuts fail, what those did, and choices that may be better.
+
+    What was mended is added to ``mended``.
+    """
     refused: dict[str, Failure] = {}
     groups: list[ChannelGroup] = []
-    mended: dict[Attribute, NDArray[np.int64]] = {}
     choices, slots = traced.choices, traced.slots
     while True:
         causes = {name: Cause(what.reason, what.place) for name, what in refused.items()}
@@ -180,13 +184,14 @@ def _verified(
         if first is not None and first.modules:
             better = choices.equating(slots, traced.candidates, first.modules[-1])
             if better is not None:
+                mended |= mender.mended
                 return space, refused, better
         found = culprits(space.groups, mender.failure) if first is not None else {}
         if not found:
             found = wrong_values(traced.model, mender.space, traced.inputs, trains=trains)
         if not found:
             return mender.space, refused, choices.without(slots, groups)
-        mended = mender.mended
+        mended |= mender.mended
         for name, what in found.items():
             logger.info("%s: %s", name, what.reason)
         refused |= found

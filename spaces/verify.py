@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,13 +12,14 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
+from spaces.duplicate import duplicate
 from spaces.reference import expected
 from spaces.slots import Place
 from spaces.structure import flatten
-from spaces.surgery import cut, duplicate
+from spaces.surgery import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from spaces.follow import Arguments
     from spaces.groups import ChannelGroup
@@ -178,19 +180,50 @@ def _set_statistics(generator: torch.Generator) -> Callable[[_NormBase, tuple[Te
 
 
 def random_kept(
-    groups: list[ChannelGroup] | tuple[ChannelGroup, ...], generator: torch.Generator
+    groups: Sequence[ChannelGroup], generator: torch.Generator, counts: Mapping[str, int] | None = None
 ) -> dict[str, Tensor]:
-    """A random part of the units of each group, at least half of them.
+    """Random units of each group.
 
-    A single unit stretches to whatever it meets, which would hide that two groups belong together, and of
-    few units all may be silent behind a ReLU, which would hide anything.
+    Args:
+        groups: Of a space.
+        generator: Source of randomness.
+        counts: How many units of each group; at least half where it is not said. A single unit stretches to
+            whatever it meets, which would hide that two groups belong together, and of few units all may be
+            silent behind a ReLU, which would hide anything.
     """
     kept = {}
     for group in groups:
-        least = -(-group.width // 2)
-        size = int(torch.randint(least, max(least + 1, group.width), (), generator=generator))
+        half = -(-group.width // 2)
+        size = int(torch.randint(half, max(half + 1, group.width), (), generator=generator))
+        size = size if counts is None else counts[group.name]
         kept[group.name] = torch.randperm(group.width, generator=generator)[:size].sort().values
     return kept
+
+
+def spread_counts(groups: Sequence[ChannelGroup]) -> Iterator[dict[str, int]]:
+    """Kept counts, for several cuts, such that two groups of equal width differ in at least one of them.
+
+    Code that wants two groups to have the same size would go unnoticed where both happen to keep as many.
+    """
+    place: dict[str, int] = {}
+    size_of: Counter[int] = Counter()
+    for group in groups:
+        place[group.name] = size_of[group.width]
+        size_of[group.width] += 1
+    options = {}
+    for width, size in size_of.items():
+        half = -(-width // 2)
+        # Nothing goes in some of the cuts where there are more groups than widths from half to full.
+        options[width] = range(half, width if size <= width - half else width + 1)
+    digit = 0
+    while any(size > len(options[width]) ** digit for width, size in size_of.items()) or digit == 0:
+        yield {
+            group.name: options[group.width][
+                place[group.name] // len(options[group.width]) ** digit % len(options[group.width])
+            ]
+            for group in groups
+        }
+        digit += 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -199,23 +232,30 @@ class Cuts:
 
     Attributes:
         random: Some units of each group.
+        spread: Others, see :func:`spread_counts`.
         least: The last unit of each.
     """
 
     random: dict[str, Tensor]
+    spread: tuple[dict[str, Tensor], ...]
     least: dict[str, Tensor]
 
     @classmethod
     def of(cls, groups: Sequence[ChannelGroup], generator: torch.Generator) -> Cuts:
         """Cuts of all groups."""
         return cls(
-            random_kept(tuple(groups), generator), {g.name: torch.tensor([g.width - 1]) for g in groups}
+            random_kept(groups, generator),
+            tuple(random_kept(groups, generator, counts) for counts in spread_counts(groups)),
+            {group.name: torch.tensor([group.width - 1]) for group in groups},
         )
 
     def only(self, groups: Sequence[ChannelGroup]) -> Cuts:
         """Cuts of some of the groups."""
-        names = [group.name for group in groups]
-        return Cuts({n: self.random[n] for n in names}, {n: self.least[n] for n in names})
+
+        def part(kept: dict[str, Tensor]) -> dict[str, Tensor]:
+            return {group.name: kept[group.name] for group in groups}
+
+        return Cuts(part(self.random), tuple(map(part, self.spread)), part(self.least))
 
 
 class _Check:

@@ -19,7 +19,8 @@ from evaluators.reconstruct.cached import refit_from_moments
 from evaluators.reconstruct.careful import Lesson, refit_carefully
 from evaluators.scoring import call, eval_mode
 from evaluators.statistics.layers import find_layers, watched
-from spaces.surgery import duplicate, kept_slots
+from spaces.duplicate import duplicate
+from spaces.surgery import kept_slots
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

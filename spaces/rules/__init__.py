@@ -44,7 +44,7 @@ def apply(slots: Slots, call: Call) -> None:
             for output, labels in zip(call.outputs, found(slots, call), strict=False):
                 slots.put(output, labels)
             return
-    except (ValueError, IndexError, TypeError, AssertionError):
+    except Exception:
         # A use that the rule's author did not think of must not stop a model that runs.
         logger.warning("The rule of %s failed; what it reads stays whole.", call.operator, exc_info=True)
     freeze_inputs(slots, call)

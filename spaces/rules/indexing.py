@@ -105,8 +105,8 @@ def index_writing(slots: Slots, call: Call) -> list[TensorLabels]:
     region.freeze_places(slots, tuple(labels))
     for index in region.indices:  # without one of its places something else would be written
         slots.freeze(*slots.of(index), reason="indexed")
-    for from_end, theirs in enumerate(reversed(slots.of(values)), start=1):
-        dim, size = region.origin[-from_end], values.shape[-from_end]
+    written = zip(reversed(region.origin), reversed(slots.of(values)), reversed(values.shape), strict=False)
+    for dim, theirs, size in written:
         if dim is None:
             slots.freeze(theirs, reason="indexed")
         elif size == target.shape[dim]:

@@ -5,10 +5,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 import torch
-from torch import Tensor
 
 from spaces.rules.call import Call, rule
-from spaces.rules.elementwise import pointwise
 from spaces.rules.reductions import along_dim, summation
 
 if TYPE_CHECKING:
@@ -49,8 +47,6 @@ def ordered(slots: Slots, call: Call) -> list[TensorLabels]:
 )
 def extreme(slots: Slots, call: Call) -> list[TensorLabels]:
     """One slot stands for a whole dimension, or for all of them."""
-    if isinstance(call.arguments.get("other"), Tensor):
-        return pointwise(slots, call)
     labels = slots.of(call["self"])
     dims = call.dims("dim", len(labels)) if labels else set()
     slots.freeze(*(labels[dim] for dim in dims), reason="one value stands for all slots")

@@ -34,6 +34,11 @@ def batch_norm(slots: Slots, call: Call) -> list[TensorLabels]:
             slots.give_role(slots.of(call[name])[0], role)  # type: ignore[arg-type]
     for tensor in others:
         slots.tie(labels[1], slots.of(tensor)[0])
+    if call.arguments.get("running_mean") is None:
+        # Statistics of the data at hand: standardised weights mix their inputs, for instance.
+        for dim, mixed in enumerate(labels):
+            if dim != 1:
+                slots.mark_inexact(mixed)
     return [labels]
 
 

@@ -13,6 +13,10 @@ from spaces.rules.call import Call, freeze_inputs, rule
 from spaces.slots import FROZEN
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
     from spaces.slots import Labels, Slots, TensorLabels
 
 aten = torch.ops.aten
@@ -69,7 +73,7 @@ def _merge(slots: Slots, labels: list[Labels], sizes: list[int]) -> Labels:
 def _split(slots: Slots, labels: Labels, sizes: list[int]) -> list[Labels]:
     """Undo a merge where there was one; else one part shrinks and the others stay."""
     result: list[Labels] = [None] * len(sizes)
-    if labels is None or not sizes:
+    if labels is None or not labels.size or not sizes:
         slots.freeze(labels)
         return result
     grid = labels.reshape(sizes)
@@ -130,11 +134,16 @@ def squeeze(slots: Slots, call: Call) -> list[TensorLabels]:
 
 @rule(aten.expand)
 def expand(slots: Slots, call: Call) -> list[TensorLabels]:
-    """Stretched dimensions get a fixed size."""
+    """Dimensions stretch to a size that Python code chose."""
     source, target = call["self"], call.outputs[0]
     labels = (None,) * (target.dim() - source.dim()) + slots.of(source)
     shape = (1,) * (target.dim() - source.dim()) + tuple(source.shape)
-    return [tuple(some if a == b else None for some, a, b in zip(labels, shape, target.shape, strict=True))]
+    return [
+        tuple(
+            some if old == new else slots.fresh(new)
+            for some, old, new in zip(labels, shape, target.shape, strict=True)
+        )
+    ]
 
 
 @rule(aten.cat)
@@ -182,7 +191,7 @@ def padding(slots: Slots, call: Call) -> list[TensorLabels]:
 
 @rule(aten.slice)
 def slicing(slots: Slots, call: Call) -> list[TensorLabels]:
-    """Equal pieces, such as halves, stay equal; any other part is read at fixed places, so all stays."""
+    """Equal pieces, such as halves, stay equal; of any other part what comes before its ends stays."""
     source = call["self"]
     result = list(slots.of(source))
     dim = call["dim"] % source.dim()
@@ -191,22 +200,28 @@ def slicing(slots: Slots, call: Call) -> list[TensorLabels]:
     start += whole if start < 0 else 0
     if labels is None or (size == whole and (call["step"] or 1) == 1):
         return [tuple(result)]
-    if size and call["step"] == 1 and whole % size == 0 and start % size == 0:
-        pieces = labels.reshape(-1, size)
-        for piece in pieces[1:]:
-            _balance(slots, pieces[0], piece)
-        result[dim] = pieces[start // size]
-    else:
+    if call["step"] != 1 or not size:
         slots.freeze(labels)
         result[dim] = None
+    elif size > 1 and whole % size == 0 and start % size == 0:
+        pieces = labels.reshape(-1, size)
+        _balance_all(slots, list(pieces))
+        result[dim] = pieces[start // size]
+    else:
+        # Literal ends count from the front or, where negative, from the back.
+        for end in (call["start"] or 0, call["end"]):
+            if end is not None and abs(end) < whole:
+                slots.freeze(labels[:end] if end > 0 else labels[whole + end :] if end < 0 else None)
+        result[dim] = labels[start : start + size]
     return [tuple(result)]
 
 
 @rule(aten.select)
 def selection(slots: Slots, call: Call) -> list[TensorLabels]:
-    """One index is read at a fixed place, so the dimension stays."""
+    """One index is read at a fixed place: it stays, and so does all between it and its end."""
     labels = list(slots.of(call["self"]))
-    slots.freeze(labels.pop(call["dim"] % len(labels)))
+    some, index = labels.pop(call["dim"] % len(labels)), call["index"]
+    slots.freeze(None if some is None else some[: index + 1] if index >= 0 else some[index:])
     return [tuple(labels)]
 
 
@@ -217,26 +232,34 @@ def splitting(slots: Slots, call: Call) -> list[TensorLabels]:
     dim = call["dim"] % len(labels)
     sizes = [output.shape[dim] for output in call.outputs]
     cut = labels[dim]
-    pieces: list[Labels] = [None] * len(sizes)
-    if cut is not None:
-        ends = list(accumulate(sizes))
-        pieces = [cut[end - size : end] for size, end in zip(sizes, ends, strict=True)]
-        if len(set(sizes)) == 1:
-            for piece in pieces[1:]:
-                _balance(slots, pieces[0], piece)
+    if cut is None:
+        return [labels for _ in sizes]
+    pieces = [cut[end - size : end] for size, end in zip(sizes, accumulate(sizes), strict=True)]
+    if len(set(sizes)) == 1:
+        _balance_all(slots, pieces)
     return [(*labels[:dim], piece, *labels[dim + 1 :]) for piece in pieces]
 
 
-def _balance(slots: Slots, left: Labels, right: Labels) -> None:
+def _balance_all(slots: Slots, pieces: Sequence[NDArray[np.int64]]) -> None:
+    """Tie units so that, whatever goes, all pieces lose equally many slots."""
+    roots = slots.roots()
+    for piece in pieces[1:]:
+        if _balance(slots, roots, pieces[0], piece):
+            roots = slots.roots()
+
+
+def _balance(
+    slots: Slots, roots: NDArray[np.int64], left: NDArray[np.int64], right: NDArray[np.int64]
+) -> bool:
     """Tie units so that, whatever goes, both sides lose equally many slots.
 
     Units with as many slots on either side need no tie. The others are paired in order of position,
     which keeps more freedom than tying the sides slot by slot: ShuffleNet's shuffles would otherwise
     tie all channels of a stage together after a few blocks.
+
+    Returns:
+        Whether there was anything to tie or freeze.
     """
-    assert left is not None
-    assert right is not None
-    roots = slots.roots()
     surplus: dict[int, int] = {}
     for root in roots[left].tolist():
         surplus[root] = surplus.get(root, 0) + 1
@@ -263,3 +286,4 @@ def _balance(slots: Slots, left: Labels, right: Labels) -> None:
     if pairs:
         a, b = np.array(pairs).T
         slots.tie(a, b)
+    return bool(pairs or more or less)
