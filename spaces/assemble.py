@@ -131,7 +131,7 @@ def assemble(
         group_of_root[members] = len(groups)
         exact = inexact.isdisjoint(members)
         groups.append(_group(slots, roots, name, members, signature, *limits.of(name), exact=exact))
-    sizes = Sizes(tuple(groups), group_of_root[roots], np.zeros(len(roots), dtype=bool))
+    sizes = Sizes(tuple(groups), group_of_root[roots], np.zeros(len(roots), dtype=bool), roots)
     return Space(
         tuple(groups),
         _macs(slots, sizes),
@@ -209,11 +209,13 @@ class Sizes:
         groups: Those of the space.
         group_of: ``(labels,)`` the group of each label, -1 where it stays.
         unbound: ``(labels,)`` true where Python code made a size that no group has, and that may change.
+        roots: ``(labels,)`` the unit of each label.
     """
 
     groups: tuple[ChannelGroup, ...]
     group_of: NDArray[np.int64]
     unbound: NDArray[np.bool_]
+    roots: NDArray[np.int64]
 
     @classmethod
     def of(cls, slots: Slots, space: Space) -> Sizes:
@@ -226,7 +228,7 @@ class Sizes:
                 labels = starts[member.tensor, member.dim] + member.slots.ravel()
                 group_of_root[roots[labels]] = number
         group_of = group_of_root[roots]
-        return cls(space.groups, group_of, slots.unbound(roots) & (group_of < 0))
+        return cls(space.groups, group_of, slots.unbound(roots) & (group_of < 0), roots)
 
     def __call__(self, vector: NDArray[np.int64]) -> tuple[int, tuple[int, ...]]:
         """Slots that always stay, and slots that one unit of each group adds."""
@@ -235,6 +237,18 @@ class Sizes:
         widths = np.array([group.width for group in self.groups], dtype=np.int64)
         per_unit = tuple((per_group // widths).tolist()) if self.groups else ()
         return int(np.count_nonzero(of < 0)), per_unit
+
+    def is_linear(self, vector: NDArray[np.int64]) -> bool:
+        """Whether the kept widths alone decide the size: every unit of a group has as many slots there."""
+        of = self.group_of[vector]
+        per_unit = np.unique(self.roots[vector[of >= 0]], return_counts=True)
+        counts: dict[int, set[int]] = {}
+        for root, count in zip(*per_unit, strict=True):
+            counts.setdefault(int(self.group_of[root]), set()).add(int(count))
+        num_units = np.bincount(self.group_of[per_unit[0]], minlength=len(self.groups))
+        return all(
+            len(some) == 1 and num_units[group] == self.groups[group].width for group, some in counts.items()
+        )
 
     def mend(self, attribute: Attribute, vector: NDArray[np.int64]) -> Mend:
         """An integer that is the size of this dimension."""

@@ -38,9 +38,17 @@ def read_attribute(model: nn.Module, attribute: Attribute) -> object:
 
     Raises:
         AttributeError: If the model has no such module or attribute.
+        TypeError: If it keeps no tuple or list there, but an index is given.
     """
-    value = getattr(model.get_submodule(attribute.module), attribute.name)
-    return value if attribute.index is None else value[attribute.index]
+    kept = vars(model.get_submodule(attribute.module))
+    if attribute.name not in kept:
+        raise AttributeError(attribute.name)
+    value = kept[attribute.name]
+    if attribute.index is None:
+        return value
+    if not isinstance(value, (tuple, list)):
+        raise TypeError(f"{attribute.name} is no tuple or list")
+    return value[attribute.index]
 
 
 def write_attributes(model: nn.Module, values: Mapping[Attribute, object]) -> None:
@@ -53,4 +61,5 @@ def write_attributes(model: nn.Module, values: Mapping[Attribute, object]) -> No
             old = getattr(module, attribute.name)
             new = list(old)
             new[attribute.index] = value
-            setattr(module, attribute.name, new if isinstance(old, list) else tuple(new))
+            make = getattr(type(old), "_make", type(old))  # named tuples take their values one by one
+            setattr(module, attribute.name, make(new))

@@ -37,6 +37,7 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         return value
     if id(value) in memo:
         return memo[id(value)]
+    made: Any
     kind = type(value)
     if kind is dict or kind is OrderedDict:
         made = memo[id(value)] = kind()
@@ -44,10 +45,14 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
             made[_copied(key, memo)] = _copied(some, memo)
         return made
     if kind is list:
-        some_list: list[Any] = []
-        memo[id(value)] = some_list
-        some_list.extend(_copied(some, memo) for some in value)
-        return some_list
+        made = memo[id(value)] = []
+        made.extend(_copied(some, memo) for some in value)
+        return made
+    if kind is tuple:
+        return tuple(_copied(some, memo) for some in value)
+    if isinstance(value, Tensor) and not value.is_leaf:
+        made = memo[id(value)] = value.detach().clone()
+        return made
     if isinstance(value, nn.Module) and _copies_plainly(kind):
         twin = memo[id(value)] = object.__new__(kind)
         vars(twin).update({key: _copied(some, memo) for key, some in vars(value).items()})

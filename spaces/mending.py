@@ -9,8 +9,10 @@ the last word.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -35,6 +37,9 @@ if TYPE_CHECKING:
     from spaces.groups import ChannelGroup
     from spaces.space import Space
 
+#: Pairs of integers that are tried where none helps alone; a module with more has other troubles.
+_MOST_PAIRS = 15
+
 #: Integers that follow a cut, and labels of the dimensions whose sizes they are.
 Mended = Mapping[Attribute, "NDArray[np.int64]"]
 
@@ -48,7 +53,6 @@ class Mender:
         space: Its space, with nothing mended.
         candidates: What the trace met.
         sizes: Of labelled dimensions in that space.
-        mended: Integers that are known to follow a cut, and the dimensions that they count.
     """
 
     def __init__(
@@ -58,13 +62,14 @@ class Mender:
         space: Space,
         candidates: Candidates,
         sizes: Sizes,
-        mended: Mended,
     ) -> None:
-        self.mended = candidates.known | dict(mended)
+        self.mended = dict(candidates.known)
         self._model, self._inputs, self._candidates, self._sizes = model, inputs, candidates, sizes
         self._bare = space
         # By the identity of label vectors, which the candidates keep alive.
         self._known_sizes: dict[int, tuple[int, tuple[int, ...]] | None] = {}
+        #: Places where no integer helped.
+        self._hopeless: set[tuple[tuple[str, ...], str | None]] = set()
         self._structure = shapes(model(*inputs[0], **inputs[1]))
         self._cuts = Cuts.of(space.groups, torch.Generator().manual_seed(0))
 
@@ -102,19 +107,28 @@ class Mender:
     def _mend(self, run: Callable[[Mended], _Attempt], failed: _Attempt) -> _Attempt | None:
         """Mend the integer that lets the network run furthest, of the innermost module that has one."""
         assert failed.failure is not None
+        where = (failed.failure.modules, failed.failure.line)
+        if where in self._hopeless:
+            return None
         for module in reversed(failed.failure.modules):
-            best, chosen = failed, self.mended
-            for attributes in self._candidates.in_module(module):
-                for number in range(max(len(self._options(attribute)) for attribute in attributes)):
-                    mended = self._with(attributes, number)
-                    attempt = run(mended)
-                    if attempt.reaches(best):
-                        best, chosen = attempt, mended
-                    if attempt.failure is None:
-                        break
-            if best is not failed:
-                self.mended = chosen
-                return best
+            alone = self._candidates.in_module(module)
+            # ``width // num_heads`` needs both.
+            pairs = [[*one, *other] for one, other in combinations(alone, 2)]
+            innermost = module == failed.failure.modules[-1]
+            for attempts in (alone, pairs if innermost and len(pairs) <= _MOST_PAIRS else []):
+                best, chosen = failed, self.mended
+                for attributes in attempts:
+                    for number in range(max(len(self._options(attribute)) for attribute in attributes)):
+                        mended = self._with(attributes, number)
+                        attempt = run(mended)
+                        if attempt.reaches(best):
+                            best, chosen = attempt, mended
+                        if attempt.failure is None:
+                            break
+                if best is not failed:
+                    self.mended = chosen
+                    return best
+        self._hopeless.add(where)
         return None
 
     def _options(self, attribute: Attribute) -> list[NDArray[np.int64]]:
@@ -122,7 +136,7 @@ class Mender:
         options: dict[Mend, NDArray[np.int64]] = {}
         for vector in self._candidates.vectors[attribute].values():
             mend = self._sizes.mend(attribute, vector)
-            if mend.per_unit:
+            if mend.per_unit and self._sizes.is_linear(vector):
                 options.setdefault(mend, vector)
         return list(options.values())
 
@@ -144,11 +158,16 @@ class Mender:
         def size(labels: NDArray[np.int64]) -> int | None:
             key = id(labels)
             if key not in self._known_sizes:
-                self._known_sizes[key] = None if self._sizes.unbound[labels].any() else self._sizes(labels)
-            known = self._known_sizes[key]
-            return None if known is None else known[0] + int(np.dot(known[1], counts))
+                known = not self._sizes.unbound[labels].any() and self._sizes.is_linear(labels)
+                self._known_sizes[key] = self._sizes(labels) if known else None
+            size = self._known_sizes[key]
+            return None if size is None else size[0] + int(np.dot(size[1], counts))
 
         return size
+
+
+#: A slice that takes all of a tensor runs as another operator.
+_PARTS = dict.fromkeys(("aten.alias.default", "aten.slice.Tensor"), "part")
 
 
 @dataclass(frozen=True, slots=True)
@@ -218,13 +237,14 @@ class _Trial:
 
         def check(module: str, operator: str, sizes: list[int]) -> None:
             name, dims = next(left.get(module, iter(())), ("", []))
-            if name != operator or len(dims) != len(sizes):
+            if _PARTS.get(name, name) != _PARTS.get(operator, operator) or len(dims) != len(sizes):
                 left.pop(module, None)  # the module takes another path
                 return
-            for size, (dense, labels) in zip(sizes, dims, strict=True):
-                wanted = dense if labels is None else self._size(labels)
-                if wanted is not None and size != wanted:
-                    raise RuntimeError(f"{operator} made {size} of {dense} where {wanted} should stay")
+            wanted = [dense if labels is None else self._size(labels) for dense, labels in dims]
+            # In any order: ``einsum`` arranges dimensions in another way where one has become 1.
+            if Counter(size for size in wanted if size is not None) - Counter(sizes):
+                before = tuple(dense for dense, _ in dims)
+                raise RuntimeError(f"{operator} made {tuple(sizes)} of {before}, wanted {tuple(wanted)}")
 
         return check
 

@@ -24,6 +24,8 @@ _SIZED = (
 
 def keeps_own_sizes(module: nn.Module) -> bool:
     """Whether :func:`mend_sizes` sets everything that the module knows of its widths."""
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and module.weight is None:
+        return False
     return isinstance(module, _SIZED)
 
 
@@ -55,7 +57,8 @@ def _mend_convolution(module: _ConvNd) -> None:
     rows, columns = module.weight.shape[:2]
     if module.transposed:
         # (in, out per group): the inputs of each group are as many as before.
-        module.groups = rows // (module.in_channels // module.groups)
+        if module.groups > 1:
+            module.groups = rows // (module.in_channels // module.groups)
         module.in_channels, module.out_channels = rows, columns * module.groups
     else:
         if module.groups > 1:  # conv groups go whole, so the rows of each are as many as before

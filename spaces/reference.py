@@ -7,10 +7,13 @@ that can be computed on the masked network: the slot labels say which channels e
 
 from __future__ import annotations
 
+import contextlib
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from spaces.follow import Arguments, register, run_labelled
 from spaces.slots import FROZEN, Slots
@@ -18,7 +21,7 @@ from spaces.structure import flatten
 from spaces.surgery import masked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Iterator, Mapping
 
     from torch import Tensor, nn
 
@@ -26,6 +29,9 @@ if TYPE_CHECKING:
     from spaces.space import Space
 
 aten = torch.ops.aten
+
+#: Computes what an operator returns.
+Compute = Callable[[Slots, Any, Any, Any], Any]
 
 _REDUCTIONS = {aten.amax, aten.amin, aten.mean, aten.std, aten.std_mean, aten.var, aten.var_mean}
 
@@ -42,14 +48,57 @@ def expected(
         inputs: Positional and keyword arguments.
         training: Whether in train mode.
     """
-    twin = masked(model, space, kept)
+    with _unfused_attention():
+        return _expected(model, space, kept, inputs, training=training)
+
+
+@contextlib.contextmanager
+def _unfused_attention() -> Iterator[None]:
+    """Fused kernels derive widths of heads from what the labels know better."""
+    before = torch.backends.mha.get_fastpath_enabled()
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        with sdpa_kernel(SDPBackend.MATH):
+            yield
+    finally:
+        torch.backends.mha.set_fastpath_enabled(before)
+
+
+def _expected(
+    model: nn.Module, space: Space, kept: Mapping[str, Tensor], inputs: Arguments, *, training: bool
+) -> Any:
     if all(group.exact for group in space.groups if group.name in kept):
-        outputs = twin.train(training)(*inputs[0], **inputs[1])
+        outputs = masked(model, space, kept).train(training)(*inputs[0], **inputs[1])
         if not any(tensor.isnan().any() for tensor in flatten(outputs)[0]):
             return outputs
     goes = _removed_labels(model, space, kept)
-    slots = Slots(dict(space.splits))
-    return run_labelled(slots, twin, inputs, training=training, compute=_skipping(goes))
+    skip = _skipping(goes)
+    outputs = None
+    for compute in (skip, _cleaning(goes, skip)):
+        twin = masked(model, space, kept)
+        outputs = run_labelled(Slots(dict(space.splits)), twin, inputs, training=training, compute=compute)
+        if not any(tensor.isnan().any() for tensor in flatten(outputs)[0]):
+            break
+    return outputs
+
+
+def _cleaning(goes: np.ndarray[Any, Any], compute: Compute) -> Compute:
+    """Operators that read zeros where what is gone became NaN: a row of zeros has no length, for instance."""
+
+    def clean(slots: Slots, x: Any) -> Any:
+        if isinstance(x, torch.Tensor) and x.is_floating_point() and x.isnan().any():
+            labels_of = slots.of(x)
+            for dim, labels in enumerate(labels_of):
+                if labels is not None:
+                    gone = goes[np.where(labels < len(goes), labels, FROZEN)]
+                    x = x.index_fill(dim, torch.from_numpy(np.flatnonzero(gone)), 0)
+            slots.put(x, labels_of)
+        return x
+
+    def computed(slots: Slots, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        return compute(slots, func, tuple(clean(slots, x) for x in args), kwargs)
+
+    return computed
 
 
 def _removed_labels(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> np.ndarray[Any, Any]:
@@ -63,11 +112,14 @@ def _removed_labels(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) 
                 places = removed.setdefault(member.tensor, {}).setdefault(member.dim, [])
                 places += member.slots[gone].ravel().tolist()
     return slots.removed_labels(
-        {name: {dim: np.array(places) for dim, places in dims.items()} for name, dims in removed.items()}
+        {
+            name: {dim: np.array(places, dtype=np.int64) for dim, places in dims.items()}
+            for name, dims in removed.items()
+        }
     )
 
 
-def _skipping(goes: np.ndarray[Any, Any]) -> Callable[[Slots, Any, Any, Any], Any]:
+def _skipping(goes: np.ndarray[Any, Any]) -> Compute:
     """Operators over channels that see only those that stay."""
 
     def stays(labels: Labels) -> Tensor | None:
@@ -94,9 +146,6 @@ def _skipping(goes: np.ndarray[Any, Any]) -> Callable[[Slots, Any, Any, Any], An
                 if dim != 1 and (index := stays(labels)) is not None:
                     made = func(args[0].index_select(dim, index), *args[1:], **kwargs)
                     return (torch.zeros_like(args[0]).index_copy_(dim, index, made[0]), *made[1:])
-        if packet is aten._weight_norm_interface:
-            # A removed row has no length to be divided by.
-            return tuple(x.nan_to_num() for x in func(*args, **kwargs))
         if packet is aten.native_group_norm:
             index = stays(slots.of(args[0])[1])
             data, weight, bias, batch, channels, positions, num_groups, eps = args

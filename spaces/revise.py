@@ -72,12 +72,13 @@ class Choices:
         fresh = {
             key: "refused"
             for key, site in slots.sites.items()
-            if key not in self.revised and not failed.isdisjoint(roots[site.kept].tolist())
+            if self.revised.get(key, "multiplied") == "multiplied"
+            and not failed.isdisjoint(roots[site.kept].tolist())
         }
         return self._with_parts(slots, fresh) if fresh else None
 
     def equating(self, slots: Slots, candidates: Candidates, module: str) -> Choices | None:
-        """Tie what a module that fails reads to what it makes, where both have the same size.
+        """Tie what a module that fails reads to the last view that it makes of the same size.
 
         Where that was no help, the ties are taken back.
         """
@@ -88,12 +89,17 @@ class Choices:
             return None
         roots = slots.roots()
         ties = tuple(
-            (mine, made)
+            (mine, made[-1])
             for name, other in candidates.kinds.items()
             if other is kind
             for mine in candidates.entered.get(name, ())
-            for made in _viewed(candidates, name)
-            if len(made) == len(mine) and (roots[made] != roots[mine]).any()
+            if (
+                made := [
+                    some
+                    for some in _viewed(candidates, name)
+                    if len(some) == len(mine) and (roots[some] != roots[mine]).any()
+                ]
+            )
         )
         return replace(self, ties={**self.ties, kind: ties}, tied=self.tied | {kind}) if ties else None
 

@@ -37,9 +37,9 @@ def remember(model: nn.Module) -> list[Callable[[], None]]:
     """One function for each thing that a forward pass of a copy could change; it puts that thing back.
 
     Shared are functions (with closures, defaults and globals), classes, what weak references point to, and
-    objects with a ``__deepcopy__`` of their own. Classes and globals of Python itself and of installed packages
-    are trusted: there are too many. The model's own attributes, hooks, modes and gradients are remembered,
-    too; its numbers only where they are shared.
+    objects with a ``__deepcopy__`` of their own. Classes and globals of Python itself and of installed
+    packages are trusted: there are too many. The model's own attributes, hooks, modes and gradients are
+    remembered, too; its numbers only where they are shared.
 
     Args:
         model: Left as it is.

@@ -264,7 +264,7 @@ class Slots:
         if labels is not None and labels.size and labels.flat[0] != FROZEN:
             number = int(np.searchsorted(self._starts, labels.flat[0], side="right")) - 1
             owner = self.owners[number]
-            if labels.flat[0] < owner.start + owner.size:
+            if number >= 0 and labels.flat[0] < owner.start + owner.size:
                 self.roles.setdefault(number, role)
 
     def count(self, constant: int, sizes: Sequence[NDArray[np.int64] | int]) -> None:

@@ -13,6 +13,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from spaces.attention import HeadwiseAttention
 from spaces.attributes import Attribute, read_attribute, write_attributes
 from spaces.duplicate import duplicate
 from spaces.modules import mend_sizes
@@ -208,6 +209,10 @@ def _copy_with(model: nn.Module, slots: KeptSlots, attributes: Mapping[Attribute
     for name, module in twin.named_modules():
         if name in owners:
             mend_sizes(module)
+        if isinstance(module, nn.TransformerEncoder):
+            # Nested tensors would go through fused kernels, which know nothing of fewer heads.
+            whole = not any(isinstance(some, HeadwiseAttention) for some in module.modules())
+            module.use_nested_tensor = whole and module.use_nested_tensor
     write_attributes(twin, attributes)
     return twin
 
@@ -250,17 +255,20 @@ def _read_slots(document: Mapping[str, Any], model: nn.Module, path: Path) -> Ke
 def _read_attribute(entry: Mapping[str, Any], model: nn.Module, path: Path) -> tuple[Attribute, int]:
     """Only an integer that is there, with the value that it had, may become smaller."""
     attribute = Attribute(str(entry["module"]), str(entry["name"]), entry["index"])
-    dense, value = entry["dense"], entry["value"]
+    dense, value, index = entry["dense"], entry["value"], entry["index"]
+    if index is not None and type(index) is not int:
+        raise ValueError(f"{path}: {attribute.name!r} needs an integer as `index`, got {index!r}.")
     if type(dense) is not int or type(value) is not int or not 1 <= value <= dense:
         raise ValueError(
             f"{path}: {attribute.name!r} must go from {dense!r} to 1 to {dense!r}, got {value!r}."
         )
     try:
         now = read_attribute(model, attribute)
-    except (AttributeError, IndexError) as error:
+    except (AttributeError, IndexError, TypeError) as error:
         raise ValueError(f"{path}: the dense model has no {attribute.module}.{attribute.name}.") from error
     if type(now) is not int or now != dense:
-        raise ValueError(f"{path}: {attribute.module}.{attribute.name} must be {dense}, is {now!r}.")
+        what = now if type(now) is int else f"a {type(now).__name__}"
+        raise ValueError(f"{path}: {attribute.module}.{attribute.name} must be {dense}, is {what}.")
     return attribute, value
 
 

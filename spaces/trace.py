@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
@@ -10,25 +9,24 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils import _pytree as pytree
 
 from spaces.assemble import Limits, Sizes, assemble
 from spaces.candidates import Candidates
+from spaces.data_paths import data_warning, depends_on_data
 from spaces.duplicate import duplicate
+from spaces.failure import describe_failure, first_non_finite
 from spaces.follow import Arguments, run_labelled
 from spaces.mending import Mender
+from spaces.neutral import neutral
 from spaces.revise import Choices
 from spaces.slots import Cause, Slots
+from spaces.structure import flatten
 from spaces.verify import culprits, first_line, twice, wrong_values
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
-    import numpy as np
-    from numpy.typing import NDArray
-
-    from spaces.attributes import Attribute
     from spaces.groups import ChannelGroup
     from spaces.space import Space
     from spaces.verify import Failure
@@ -73,19 +71,20 @@ def trace(
         divisor, smallest, tuple(include), tuple(exclude), dict(divisor_of or {}), dict(smallest_of or {})
     )
     whole = as_call(example_inputs)
-    with _neutral():
+    with neutral(model):
         traced = _first(model, (batch_of_one(*whole), whole))
+        notes = [] if traced.on_meta else _data_notes(traced)
+        _refuse_nan(traced)
         while (choices := traced.choices.wiser(traced.slots)) is not None:
             traced = traced.again(choices)
-        mended: dict[Attribute, NDArray[np.int64]] = {}
         while True:
             trains = traced.follow_training()
             traced.ignore(ignore)
-            space, refused, choices = _verified(traced, limits, mended, trains=trains)
+            space, refused, choices = _verified(traced, limits, trains=trains)
             if choices is None:
                 break
             traced = traced.again(choices)
-    return replace(space, warnings=(*space.warnings, *_notes(refused)))
+    return replace(space, warnings=(*space.warnings, *notes, *_notes(refused)))
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,8 +143,9 @@ class _Traced:
     def ignore(self, patterns: Sequence[str]) -> None:
         """Freeze the parameters of modules whose names fit."""
         for tensor in dict.fromkeys(owner.tensor for owner in self.slots.owners):
-            module = tensor.rpartition(".")[0]
-            if any(fnmatchcase(module, pattern) for pattern in patterns):
+            parts = tensor.split(".")[:-1]
+            modules = [".".join(parts[: depth + 1]) for depth in range(len(parts))] or [""]
+            if any(fnmatchcase(module, pattern) for module in modules for pattern in patterns):
                 self.slots.freeze_tensor(tensor, "ignored")
 
     def cheap(self) -> tuple[nn.Module, Arguments]:
@@ -163,35 +163,51 @@ def _first(model: nn.Module, calls: Sequence[Arguments]) -> _Traced:
             except Exception as error:  # a foreign forward may raise anything
                 failure = error
                 logger.info("No trace %s: %s", "on the meta device" if on_meta else "for real", error)
-    raise ValueError(f"The model does not run on `example_inputs`: {failure}") from failure
+    what = describe_failure(model, *calls[-1]) or first_line(failure)
+    raise ValueError(f"The model does not run on `example_inputs`: {what}") from failure
+
+
+def _data_notes(traced: _Traced) -> list[str]:
+    """A warning where Python code looks at numbers: without any, on the meta device, it would have raised."""
+    readings = depends_on_data(traced.model, *traced.inputs)
+    return [data_warning(readings)] if readings else []
+
+
+def _refuse_nan(traced: _Traced) -> None:
+    if any(tensor.is_meta for tensor in (*traced.model.parameters(), *traced.model.buffers())):
+        return
+    args, kwargs = pytree.tree_map_only(Tensor, torch.clone, traced.inputs)
+    try:
+        outputs = duplicate(traced.model).eval()(*args, **kwargs)
+    except Exception as error:  # what runs without numbers may not run with them
+        what = describe_failure(traced.model, *traced.inputs) or first_line(error)
+        raise ValueError(f"The model does not run on `example_inputs`: {what}") from error
+    if any(tensor.isnan().any() for tensor in flatten(outputs)[0]):
+        culprit = first_non_finite(traced.model, *traced.inputs)
+        raise ValueError(f"The model returns NaN on `example_inputs`; the first to make it: {culprit}.")
 
 
 def _verified(
-    traced: _Traced, limits: Limits, mended: dict[Attribute, NDArray[np.int64]], *, trains: bool
+    traced: _Traced, limits: Limits, *, trains: bool
 ) -> tuple[Space, dict[str, Failure], Choices | None]:
-    """The space without the groups whose cuts fail, what those did, and choices that may be better.
-
-    What was mended is added to ``mended``.
-    """
+    """The space without the groups whose cuts fail, what those did, and choices that may be better."""
     refused: dict[str, Failure] = {}
     groups: list[ChannelGroup] = []
     choices, slots = traced.choices, traced.slots
     while True:
         causes = {name: Cause(what.reason, what.place) for name, what in refused.items()}
         space = replace(assemble(slots, limits, causes), splits=tuple(choices.parts.items()))
-        mender = Mender(*traced.cheap(), space, traced.candidates, Sizes.of(slots, space), mended)
+        mender = Mender(*traced.cheap(), space, traced.candidates, Sizes.of(slots, space))
         first = mender.failure(space.groups) if space.groups else None
         if first is not None and first.modules:
             better = choices.equating(slots, traced.candidates, first.modules[-1])
             if better is not None:
-                mended |= mender.mended
                 return space, refused, better
         found = culprits(space.groups, mender.failure) if first is not None else {}
         if not found:
             found = wrong_values(traced.model, mender.space, traced.inputs, trains=trains)
         if not found:
             return mender.space, refused, choices.without(slots, groups)
-        mended |= mender.mended
         for name, what in found.items():
             logger.info("%s: %s", name, what.reason)
         refused |= found
@@ -221,19 +237,6 @@ def batch_of_one(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Arguments:
     if len(batches) != 1 or any(x.dim() < 2 for x in tensors):
         return args, kwargs
     return pytree.tree_map_only(Tensor, lambda x: x[:1], (args, kwargs))  # type: ignore[no-any-return]
-
-
-@contextlib.contextmanager
-def _neutral() -> Iterator[None]:
-    """Leave no mark on random state, gradients or backend flags; hide no operator from the dispatch mode."""
-    fast_path = torch.backends.mha.get_fastpath_enabled()
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        # Fused attention would hide its matrix products from the dispatch mode.
-        with torch.random.fork_rng(), torch.no_grad(), sdpa_kernel(SDPBackend.MATH):
-            yield
-    finally:
-        torch.backends.mha.set_fastpath_enabled(fast_path)
 
 
 def _prepared(model: nn.Module, inputs: Arguments, on_meta: bool) -> tuple[nn.Module, Arguments]:

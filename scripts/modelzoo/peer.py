@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 _RATIOS = (0.99, 0.98, 0.95, 0.9, 0.875, 0.8, 0.75, 0.7)
 
 #: No further ratio is tried after so many seconds.
-_SECONDS = 60.0
+_SECONDS = 20.0
 
 
 def compare(entry: Entry, send: Send) -> None:

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import logging
 import warnings
+from dataclasses import dataclass
+from typing import Any
 
 import pytest
 import torch
@@ -76,6 +78,101 @@ class Distances(nn.Module):
 def test_an_unknown_operator_is_an_error_that_names_it() -> None:
     with pytest.raises(RuntimeError, match=r"can not count aten::cdist, aten::linalg_inv: neither counted"):
         count_macs(Distances(), torch.eye(3)[None])
+
+
+class Unused(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head, self.unused = nn.Linear(4, 3), nn.Sequential(nn.Linear(4, 7), nn.ReLU())
+
+    def forward(self, x: Tensor) -> Tensor:
+        self.unused(x + 1)
+        return self.head(x)
+
+
+def test_results_that_nobody_uses_count() -> None:
+    space = trace(Unused(), torch.zeros(1, 4))
+    assert count_macs(Unused(), torch.zeros(1, 4)) == space.macs(space.dense) == 4 * 3 + 4 * 7
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+def test_a_model_that_cannot_be_followed_is_an_error() -> None:
+    model = nn.Sequential(torch.jit.script(nn.Linear(4, 3)))
+    with pytest.raises(RuntimeError, match=r"fvcore can not follow the model: \w+"):
+        count_macs(model, torch.zeros(1, 4))
+
+
+class UnusedDistances(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        torch.cdist(x, x)
+        return x
+
+
+def test_unknown_operators_whose_results_nobody_uses_are_an_error() -> None:
+    with pytest.raises(RuntimeError, match=r"can not count aten::cdist: neither"):
+        count_macs(UnusedDistances(), torch.zeros(1, 3, 3))
+
+
+class Rounded(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> tuple[Tensor, Tensor]:  # noqa: ARG004
+        return F.linear(x, weight).round(), x
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor, _: Tensor) -> tuple[Tensor, None]:  # noqa: ARG004
+        return gradient, None
+
+
+class Twice(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x: Tensor, weight: Tensor) -> Tensor:  # noqa: ARG004
+        return Rounded.apply(Rounded.apply(x, weight)[0], weight)[0]
+
+
+class OwnFunctions(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(4, 4))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return Rounded.apply(x, self.weight)[0] + Twice.apply(x, self.weight)
+
+
+def test_functions_with_gradients_of_their_own_count_what_they_run() -> None:
+    model, x = OwnFunctions(), torch.zeros(1, 4)
+    space = trace(model, x)
+    assert count_macs(model, x) == space.macs(space.dense) == 3 * 16
+
+
+@dataclass
+class Result:
+    logits: Tensor
+    note: str = "fine"
+    hidden: Tensor | None = None
+
+
+class Options(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.head = nn.Linear(4, 3)
+
+    def forward(self, x: Tensor, times: int, *, extra: dict[str, Any] | None = None) -> Any:
+        for _ in range(times):
+            logits = self.head(x)
+        return Result(logits + (extra["added"] if extra else 0))
+
+
+@pytest.mark.parametrize(
+    "inputs",
+    [
+        (torch.zeros(1, 4), 2),
+        {"times": 2, "extra": {"added": torch.zeros(1, 3), "name": None}, "x": torch.zeros(1, 4)},
+    ],
+)
+def test_inputs_and_outputs_need_not_be_tensors(inputs: Any) -> None:
+    model = Options()
+    space = trace(model, inputs)
+    assert count_macs(model, inputs) == space.macs(space.dense) == 2 * 12
 
 
 def test_modes_are_restored_and_nothing_is_said(caplog: pytest.LogCaptureFixture) -> None:

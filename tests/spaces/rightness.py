@@ -56,10 +56,17 @@ def reference(net: nn.Module, space: Space, kept: dict[str, Tensor], inputs: tup
         return expected(net, space, kept, (inputs, {}))
 
 
+def plain(net: nn.Module, space: Space, kept: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> object:
+    """The masked network, save where zeros became NaN: what is gone may be anything."""
+    outputs = masked(net, space, kept)(*inputs)
+    has_nan = any(x.isnan().any() for x in flatten(outputs)[0])
+    return reference(net, space, kept, inputs) if has_nan else outputs
+
+
 def check_cut(net: nn.Module, space: Space, kept: dict[str, Tensor], inputs: tuple[Tensor, ...]) -> None:
     exact = {group.name for group in space.groups if group.exact}
     only = {name: units for name, units in kept.items() if name in exact}
-    assert_equal(cut(net, space, only)(*inputs), masked(net, space, only)(*inputs))
+    assert_equal(cut(net, space, only)(*inputs), plain(net, space, only, inputs))
     small = cut(net, space, kept)
     assert_equal(small(*inputs), reference(net, space, kept, inputs))
     widths = {g.name: len(kept[g.name]) if g.name in kept else g.width for g in space.groups}
@@ -99,7 +106,7 @@ def right(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Space:
     with torch.no_grad():
         for kept in cuts:
             only = {name: units for name, units in kept.items() if name in exact}
-            assert_equal(cut(model, space, only)(*inputs), masked(model, space, only)(*inputs))
+            assert_equal(cut(model, space, only)(*inputs), plain(model, space, only, inputs))
             assert_equal(cut(model, space, kept)(*inputs), reference(model, space, kept, inputs))
     return space
 

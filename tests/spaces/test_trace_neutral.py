@@ -15,9 +15,17 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
 from spaces import trace, verify
+from spaces.neutral import neutral
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+
+@pytest.fixture(autouse=True)
+def contained() -> Iterator[None]:
+    """What a test finds changed must not change the next test."""
+    with neutral(), torch.enable_grad():
+        yield
 
 
 class MixedModes(nn.Module):
@@ -256,25 +264,27 @@ class Meddling(nn.Module):
         return self.head(x.relu())
 
 
-FAILING: dict[str, tuple[Callable[[nn.Module, Tensor], bool], bool]] = {
-    # when it raises, and whether the trace raises
-    "always": (lambda module, x: True, True),  # noqa: ARG005
-    "on-meta": (lambda module, x: x.is_meta, False),  # noqa: ARG005
-    "for-real": (lambda module, x: not x.is_meta, False),  # noqa: ARG005
-    "in-train-mode": (lambda module, x: module.training, False),  # noqa: ARG005
-    "in-eval-mode": (lambda module, x: not module.training, True),  # noqa: ARG005
-    "when-cut": (lambda module, x: x.shape[1] < 8, False),  # noqa: ARG005
-    "in-float64": (lambda module, x: x.dtype == torch.float64, False),  # noqa: ARG005
+FAILING: dict[str, tuple[Callable[[nn.Module, Tensor], bool], bool | None]] = {
+    # when it raises, and whether the model still counts as one that runs; a trace that raises says ValueError
+    "always": (lambda module, x: True, False),  # noqa: ARG005
+    "on-meta": (lambda module, x: x.is_meta, True),  # noqa: ARG005
+    "for-real": (lambda module, x: not x.is_meta, None),  # noqa: ARG005
+    "in-train-mode": (lambda module, x: module.training, True),  # noqa: ARG005
+    "in-eval-mode": (lambda module, x: not module.training, False),  # noqa: ARG005
+    "when-cut": (lambda module, x: x.shape[1] < 8, True),  # noqa: ARG005
+    "in-float64": (lambda module, x: x.dtype == torch.float64, True),  # noqa: ARG005
 }
 
 
 @pytest.mark.parametrize("training", [False, True], ids=["eval", "train"])
 @pytest.mark.parametrize("name", FAILING)
 def test_a_trace_that_fails_in_the_middle_changes_nothing(name: str, training: bool) -> None:
-    when, raises = FAILING[name]
+    when, runs = FAILING[name]
     model = Meddling(when).train(training)
     before = state_of(model)
-    with pytest.raises(ValueError, match="in the middle") if raises else contextlib.nullcontext():
+    refused = pytest.raises(ValueError, match="in the middle")
+    either = contextlib.suppress(ValueError)  # runs without numbers, but not with the example's
+    with {True: contextlib.nullcontext(), False: refused, None: either}[runs]:
         trace(model, nets.VECTOR)
     assert state_of(model) == before
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rightness import names, right
+from rightness import assert_equal, names, randomised, right
 from torch import Tensor, nn
 from torch.nn import functional as F
 from traps import TOKENS, VECTOR, Function, Trap
+
+from spaces import cut, trace
+from spaces.surgery import masked
 
 # The spread of a single channel is not a number, of which torch warns.
 pytestmark = pytest.mark.filterwarnings("ignore:.*degrees of freedom is <= 0")
@@ -103,11 +106,28 @@ def test_weights_that_are_standardised_by_their_own_mean() -> None:
     assert "2" in names(right(model, VECTOR))
 
 
-@pytest.mark.parametrize("norm", ["weight_norm", "spectral_norm"])
-def test_weights_that_are_normalised(norm: str) -> None:
-    layer = getattr(nn.utils.parametrizations, norm)(nn.Linear(8, 7))
+def test_weights_divided_by_their_largest_singular_value() -> None:
+    layer = nn.utils.parametrizations.spectral_norm(nn.Linear(8, 7))
     model = nn.Sequential(nn.Linear(6, 9), nn.ReLU(), nn.Linear(9, 8), nn.ReLU(), layer, nn.Linear(7, 3))
     assert "0" in names(right(model, VECTOR))
+
+
+@torch.no_grad()
+def test_weights_of_learnt_length() -> None:
+    """A row that is zero has no direction, so the masked network is that of the plain weights."""
+    layer = nn.utils.parametrizations.weight_norm(nn.Linear(8, 7))
+    model = randomised(nn.Sequential(nn.Linear(6, 8), nn.ReLU(), layer, nn.ReLU(), nn.Linear(7, 3)))
+    space, plain = trace(model, VECTOR), nn.Sequential(*model)
+    plain[2] = nn.Linear(8, 7).double()
+    plain[2].load_state_dict({"weight": layer.weight, "bias": layer.bias})
+    groups = {group.name.partition(".")[0]: group for group in space.groups}
+    assert set(groups) == {"0", "2"}
+    kept = {"2": torch.tensor([1, 2, 6])}
+    small = cut(model, space, {groups["2"].name: kept["2"]})
+    assert_equal(small(VECTOR), masked(plain, trace(plain, VECTOR), kept)(VECTOR))
+    # Of a row that loses columns, the others are stretched to its learnt length.
+    kept = {"0": torch.tensor([0, 3])}
+    assert_equal(cut(model, space, kept)(VECTOR), masked(model, space, kept)(VECTOR))
 
 
 # -- attention ----------------------------------------------------------------------------------------

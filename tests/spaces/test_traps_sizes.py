@@ -291,16 +291,7 @@ def test_sizes_indices_and_constants_of_the_models_own_code(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
-    [
-        "permutation",
-        "low-index",
-        "low-gather",
-        "arange-of-this-width",
-        "constant-cut-to-fit",
-        "width",
-        "last",
-    ],
+    "name", ["permutation", "low-index", "low-gather", "arange-of-this-width", "constant-cut-to-fit", "width"]
 )
 def test_places_that_the_code_fixes_leave_no_choice(name: str) -> None:
     index, function = PLACES[name]
