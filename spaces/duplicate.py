@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import copy
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor, nn
@@ -44,8 +44,8 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         for key, some in value.items():
             made[_copied(key, memo)] = _copied(some, memo)
         return made
-    if kind is list:
-        made = memo[id(value)] = []
+    if kind is list or kind is deque:
+        made = memo[id(value)] = kind() if kind is list else deque(maxlen=value.maxlen)
         made.extend(_copied(some, memo) for some in value)
         return made
     if kind is tuple:
@@ -57,7 +57,24 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         twin = memo[id(value)] = object.__new__(kind)
         vars(twin).update({key: _copied(some, memo) for key, some in vars(value).items()})
         return twin
+    if _is_plain(value):
+        made = memo[id(value)] = object.__new__(kind)
+        vars(made).update({key: _copied(some, memo) for key, some in vars(value).items()})
+        return made
     return copy.deepcopy(value, memo)
+
+
+def _is_plain(value: Any) -> bool:
+    """Whether an object is nothing but its attributes."""
+    kind = type(value)
+    own = ("__new__", "__reduce__", "__reduce_ex__", "__getstate__", "__setstate__", "__deepcopy__")
+    return (
+        kind.__base__ is object
+        and hasattr(value, "__dict__")
+        and not hasattr(kind, "__slots__")
+        and all(getattr(kind, name, None) is getattr(object, name, None) for name in own)
+        and kind.__module__ not in ("builtins", "types", "functools", "torch", "weakref", "threading")
+    )
 
 
 def _copies_plainly(kind: type[nn.Module]) -> bool:

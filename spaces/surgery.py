@@ -209,6 +209,7 @@ def _copy_with(model: nn.Module, slots: KeptSlots, attributes: Mapping[Attribute
     for name, module in twin.named_modules():
         if name in owners:
             mend_sizes(module)
+    for module in twin.modules():
         if isinstance(module, nn.TransformerEncoder):
             # Nested tensors would go through fused kernels, which know nothing of fewer heads.
             whole = not any(isinstance(some, HeadwiseAttention) for some in module.modules())

@@ -303,7 +303,12 @@ class _Check:
         generator = torch.Generator().manual_seed(0)
         self._space, self._trains, self._tolerance = space, trains, _TOLERANCES[dtype]
         self._inputs: Arguments = pytree.tree_map_only(Tensor, lambda x: _converted(x, dtype), inputs)
-        self._model = randomised(model, generator, self._inputs, dtype)
+        try:
+            several = _with_another(self._inputs, generator)
+            self._model = randomised(model, generator, several, dtype)
+            self._inputs = several
+        except Exception:  # a foreign forward may take no batch, or only this one
+            self._model = randomised(model, generator, self._inputs, dtype)
         self._cuts = Cuts.of(space.groups, generator)
 
     def failure(self, groups: Sequence[ChannelGroup]) -> Failure | None:
@@ -350,6 +355,19 @@ class _Check:
             return False
         scale = b[finite].abs().max() if finite.any() else 0
         return bool(((a - b)[finite].abs() <= self._tolerance * scale).all())
+
+
+def _with_another(inputs: Arguments, generator: torch.Generator) -> Arguments:
+    """A second, random sample beside the first: of few units all may be silent for one."""
+
+    def doubled(x: Tensor) -> Tensor:
+        if not x.is_floating_point():
+            return torch.cat([x, x.flip(-1)])
+        noise = torch.randn(x.shape, generator=generator, dtype=torch.float64).to(x.dtype)
+        return torch.cat([x, x + noise])
+
+    several: Arguments = pytree.tree_map_only(Tensor, lambda x: doubled(x) if x.dim() else x, inputs)
+    return several
 
 
 def _converted(x: Tensor, dtype: torch.dtype | None) -> Tensor:

@@ -16,9 +16,16 @@ aten = torch.ops.aten
 
 rule(aten._safe_softmax)(along_dim)
 
-# Zero adds nothing to any of these, in the dimensions that they reduce. Whether the removed channels
-# of a predicate are what they must be (false for ``any``, true for ``all``) is for verification to find out.
-rule(aten.all, aten.any, aten.count_nonzero, aten.nansum, aten.norm)(summation)
+# Zero adds nothing to any of these, in the dimensions that they reduce.
+rule(aten.count_nonzero, aten.nansum, aten.norm)(summation)
+
+
+@rule(aten.all, aten.any)
+def quantified(slots: Slots, call: Call) -> list[TensorLabels]:
+    """What a removed channel answers, ``0 <= 0`` for one, may decide for all: those that are asked stay."""
+    labels = slots.of(call["self"])
+    slots.freeze(*(labels[dim] for dim in call.dims("dim", len(labels))), reason="asked of all its slots")
+    return summation(slots, call)
 
 
 @rule(aten.argsort, aten.cummax, aten.cummin, aten.cumprod, aten.logcumsumexp, aten.sort, aten.topk)

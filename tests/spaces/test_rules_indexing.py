@@ -388,7 +388,7 @@ class FixedChannels(nn.Module):
 
 
 def test_channels_that_are_picked_by_number_stay() -> None:
-    space = trace(FixedChannels(), TOKENS)
+    space = trace(FixedChannels().double(), TOKENS)
     assert space.groups == ()
     (enter,) = (some for some in space.frozen if some.name == "enter")
     assert (enter.width, enter.reason, enter.operator) == (8, "indexed", "aten.index.Tensor")
