@@ -247,9 +247,10 @@ class TestSensitivities:
 @pytest.mark.parametrize("criterion", ["l1", "taylor", "obs"])
 def test_numbers_that_are_not_finite_are_refused(tmp_path: Path, criterion: str) -> None:
     task = toy_task()
+    space = traced(task)
     task.model.bn1.weight.data[3] = torch.inf
     with pytest.raises(FloatingPointError, match="'conv2' reads NaN or infinity"):
-        prepared(tmp_path, task, (criterion,))
+        prepare(task, space, PLAIN, seed=0, folder=tmp_path, criteria=(criterion,))
     assert not list(tmp_path.iterdir())
 
 
