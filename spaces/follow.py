@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from spaces import meta
+from spaces.places import line_among
 from spaces.rules import Call, apply
 from spaces.slots import Place, Slots
 from spaces.structure import flatten
@@ -22,10 +22,6 @@ if TYPE_CHECKING:
 
 #: Positional and keyword arguments of a call.
 Arguments = tuple[tuple[Any, ...], dict[str, Any]]
-
-
-#: Code below these folders is not the model's own.
-_FOREIGN = tuple(os.path.dirname(path) + os.sep for path in (torch.__file__, __file__))
 
 
 class Whereabouts:
@@ -53,7 +49,7 @@ class Whereabouts:
 
     def place(self) -> Place:
         """Operator, module and the nearest line of the model's own code."""
-        return Place(self.operator, self.modules[-1], _line())
+        return Place(self.operator, self.modules[-1], line_among(_frames()))
 
     def _entering(self, name: str) -> Callable[..., None]:
         def hook(_: nn.Module, args: Any, kwargs: Any) -> None:
@@ -72,30 +68,12 @@ class Whereabouts:
         return hook
 
 
-def _line() -> str | None:
+def _frames() -> Iterator[tuple[FrameType, int]]:
+    """What runs now, innermost first, up to the call of the model; nothing where no model runs."""
     frame: FrameType | None = sys._getframe(1)
-    while frame is not None:
-        if frame.f_code is run_labelled.__code__:
-            return None  # the caller's own code
-        if _is_the_models_own(frame.f_code.co_filename):
-            return f"{os.path.basename(frame.f_code.co_filename)}:{frame.f_lineno}"
+    while frame is not None and frame.f_code is not run_labelled.__code__:
+        yield frame, frame.f_lineno
         frame = frame.f_back
-    return None
-
-
-def line_of(error: Exception) -> str | None:
-    """The innermost line of a model's own code that an exception went through."""
-    found, traceback = None, error.__traceback__
-    while traceback is not None:
-        path = traceback.tb_frame.f_code.co_filename
-        if _is_the_models_own(path):
-            found = f"{os.path.basename(path)}:{traceback.tb_lineno}"
-        traceback = traceback.tb_next
-    return found
-
-
-def _is_the_models_own(path: str) -> bool:
-    return not path.startswith((*_FOREIGN, "<"))
 
 
 class Follow(TorchDispatchMode):  # type: ignore[no-untyped-call]

@@ -20,7 +20,8 @@ import torch
 from torch import nn
 
 from spaces.attributes import Attribute, read_attribute, write_attributes
-from spaces.follow import Watch, Whereabouts, line_of
+from spaces.follow import Watch, Whereabouts
+from spaces.places import frames_of, line_among
 from spaces.structure import flatten
 from spaces.surgery import cut
 from spaces.verify import Cuts, Failure, first_line
@@ -220,7 +221,11 @@ class _Trial:
             with Watch(where, self._checker()):
                 outputs = self._small(*self._inputs[0], **self._inputs[1])
         except Exception as error:  # a foreign forward may raise anything
-            what = Failure(f"a cut does not run: {first_line(error)}", tuple(where.modules), line_of(error))
+            what = Failure(
+                f"a cut does not run: {first_line(error)}",
+                tuple(where.modules),
+                line_among(frames_of(error.__traceback__)),
+            )
             return _Attempt(what, where.num_operators)
         finally:
             write_attributes(self._small, before)

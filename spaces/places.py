@@ -27,15 +27,26 @@ def locate(
         names: By ``id`` of the modules of ``model``.
         model: What runs.
     """
-    module = line = None
-    for frame, number in frames:
+    module = None
+    frames = list(frames)
+    for frame, _ in frames:
         code = frame.f_code
-        if line is None and not code.co_filename.startswith(_FOREIGN):
-            line = f"{os.path.basename(code.co_filename)}:{number}"
         if module is None and code.co_argcount:
             first = frame.f_locals.get(code.co_varnames[0])
             module = first if isinstance(first, nn.Module) and id(first) in names else None
-    return model if module is None else module, line
+    return model if module is None else module, line_among(frames)
+
+
+def line_among(frames: Iterable[tuple[FrameType, int]]) -> str | None:
+    """The innermost line of the model's own code, such as ``resnet.py:92``.
+
+    Args:
+        frames: With their current lines, innermost first.
+    """
+    for frame, number in frames:
+        if not frame.f_code.co_filename.startswith(_FOREIGN):
+            return f"{os.path.basename(frame.f_code.co_filename)}:{number}"
+    return None
 
 
 def frames_of(traceback: TracebackType | None) -> Iterator[tuple[FrameType, int]]:
