@@ -61,7 +61,8 @@ def _mend_convolution(module: _ConvNd) -> None:
             module.groups = rows // (module.in_channels // module.groups)
         module.in_channels, module.out_channels = rows, columns * module.groups
     else:
-        if module.groups > 1:  # conv groups go whole, so the rows of each are as many as before
+        # Either groups go whole, and the rows of each are as many as before, or all become narrower.
+        if module.groups > 1 and columns == module.in_channels // module.groups:
             module.groups = rows // (module.out_channels // module.groups)
         module.in_channels, module.out_channels = columns * module.groups, rows
 

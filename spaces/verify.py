@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import re
 from collections import Counter
@@ -13,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
+from spaces.double import InDouble
 from spaces.duplicate import duplicate
 from spaces.neutral import seed
 from spaces.reference import expected
@@ -51,13 +53,14 @@ def wrong_values(model: nn.Module, space: Space, inputs: Arguments, *, trains: b
         trains: Whether the model runs in train mode.
     """
     for dtype in _TOLERANCES:
-        try:
-            check = _Check(model, space, inputs, dtype, trains=trains)
-        except Exception as error:  # a foreign forward may raise anything
-            logger.info("Not verified in %s: %s", dtype or "the model's own arithmetic", error)
-            failure = Failure(f"not verified: {first_line(error)}")
-        else:
-            return culprits(space.groups, check.failure)
+        with contextlib.nullcontext() if dtype is None else InDouble():
+            try:
+                check = _Check(model, space, inputs, dtype, trains=trains)
+            except Exception as error:  # a foreign forward may raise anything
+                logger.info("Not verified in %s: %s", dtype or "the model's own arithmetic", error)
+                failure = Failure(f"not verified: {first_line(error)}")
+            else:
+                return culprits(space.groups, check.failure)
     return {group.name: failure for group in space.groups}
 
 

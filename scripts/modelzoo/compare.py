@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -10,6 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from spaces import Space, cut
+from spaces.double import InDouble
 from spaces.neutral import neutral
 from spaces.reference import expected
 from spaces.structure import flatten
@@ -54,8 +56,9 @@ class Checked:
         for dtype in _TOLERANCES:
             arguments = _arguments(made.inputs, dtype)
             try:
-                model = randomised(made.model, generator, arguments, dtype)
-                outputs, _ = flatten(_run(model, arguments))
+                with _arithmetic(dtype):
+                    model = randomised(made.model, generator, arguments, dtype)
+                    outputs, _ = flatten(_run(model, arguments))
             except Exception as error:  # a foreign forward may raise anything
                 failure = error
                 continue
@@ -79,10 +82,11 @@ class Checked:
 
         NaN where the outputs differ in structure, or in where they are finite.
         """
-        with neutral(self.model), torch.no_grad():
+        with neutral(self.model), torch.no_grad(), _arithmetic(self.dtype):
             torch.manual_seed(_SEED)
             theirs, wanted = flatten(expected(self.model, space, kept, self.inputs))
-        mine, found = flatten(_run(cut(self.model, space, kept), self.inputs))
+        with _arithmetic(self.dtype):
+            mine, found = flatten(_run(cut(self.model, space, kept), self.inputs))
         if found != wanted or [x.shape for x in mine] != [x.shape for x in theirs]:
             return float("nan")
         return max((_difference(a, b) for a, b in zip(mine, theirs, strict=True)), default=0.0)
@@ -96,6 +100,11 @@ def structure(outputs: Any, *, free: Sequence[int] = ()) -> object:
     """Something that is equal for outputs of equal structure and shapes, but for the ``free`` dimensions."""
     tensors, around = flatten(outputs)
     return around, [[size for dim, size in enumerate(x.shape) if dim not in free] for x in tensors]
+
+
+def _arithmetic(dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
+    """Of the whole model, also where its code casts."""
+    return InDouble() if dtype == torch.float64 else contextlib.nullcontext()
 
 
 def _run(model: nn.Module, inputs: Arguments) -> Any:

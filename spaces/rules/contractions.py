@@ -12,14 +12,14 @@ from torch import Tensor
 from spaces.rules.call import Call, rule
 
 if TYPE_CHECKING:
-    from spaces.slots import Slots, TensorLabels
+    from spaces.slots import Labels, Slots, TensorLabels
 
 aten = torch.ops.aten
 
 
 @rule(aten.convolution, aten._convolution)
 def convolution(slots: Slots, call: Call) -> list[TensorLabels]:
-    """Contracts input channels; a conv group goes whole, and so does a depthwise channel."""
+    """Contracts input channels; for those in groups see :func:`_conv_groups`."""
     data, weight, bias, groups = call["input"], call["weight"], call["bias"], call["groups"]
     batch, read, *spatial = slots.of(data)
     rows, columns, *kernel = slots.of(weight)
@@ -49,10 +49,7 @@ def convolution(slots: Slots, call: Call) -> list[TensorLabels]:
         made = np.repeat(first[:, 0], size[0])
     else:
         assert rows is not None
-        slots.freeze(columns)
-        slots.counts.append(rows.reshape(groups, -1)[:, 0])
-        slots.tie(read.reshape(groups, -1), rows.reshape(groups, -1)[:, :1])
-        slots.tie(rows.reshape(groups, -1), rows.reshape(groups, -1)[:, :1])
+        _conv_groups(slots, read, rows, columns, groups)
     if bias is not None:
         slots.give_role(slots.of(bias)[0], "bias")
         slots.tie(slots.of(bias)[0], made)
@@ -61,6 +58,29 @@ def convolution(slots: Slots, call: Call) -> list[TensorLabels]:
         [labels if labels is not None else n for labels, n in zip((rows, columns), size, strict=True)],
     )
     return [(batch, made, *(None for _ in spatial))]
+
+
+def _conv_groups(slots: Slots, read: Labels, rows: Labels, columns: Labels, groups: int) -> None:
+    """Some conv groups go, or all of them become narrower: whichever leaves more widths to choose from.
+
+    Of narrower groups inputs and outputs lose the same places, so that the shape of the weight tells which of
+    the two happened.
+    """
+    assert read is not None
+    assert rows is not None
+    grid = rows.reshape(groups, -1)
+    whole, within = grid[:, 0], None
+    if columns is not None and len(columns) == grid.shape[1]:
+        whole, within = slots.split(read, grid.shape, default=-1 if len(columns) > groups else -2)
+    if within is not None:
+        slots.tie(columns, within)
+        slots.tie(grid, within)
+        return
+    assert whole is not None
+    slots.freeze(columns)
+    slots.counts.append(grid[:, 0])
+    slots.tie(read.reshape(groups, -1), whole[:, None])
+    slots.tie(grid, whole[:, None])
 
 
 def _matrix_product(slots: Slots, left: Tensor, right: Tensor) -> TensorLabels:
