@@ -1,0 +1,38 @@
+"""Arithmetic in double precision also where a model asks for less.
+
+Norms and soft-maxima of many language models compute in ``float32`` whatever they are given. Their rounding
+would hide whether a cut is right, so a copy that is compared runs with every cast to a shorter type made a
+cast to ``float64``.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils._python_dispatch import TorchDispatchMode
+
+_LONG: dict[torch.dtype, torch.dtype] = {
+    **dict.fromkeys((torch.float32, torch.float16, torch.bfloat16), torch.float64),
+    **dict.fromkeys((torch.complex64, torch.complex32), torch.complex128),
+}
+
+
+class InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
+    """Every operator that would make shorter floating-point numbers makes ``float64`` or ``complex128``."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        del types
+        kwargs = kwargs or {}
+        if kwargs.get("dtype") in _LONG:
+            kwargs = {**kwargs, "dtype": _LONG[kwargs["dtype"]]}
+        made = func(*args, **kwargs)
+        # What an operator writes into stays what it is.
+        given = {id(x) for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
+
+        def lengthened(x: Tensor) -> Tensor:
+            return x.to(_LONG[x.dtype]) if x.dtype in _LONG and id(x) not in given else x
+
+        return pytree.tree_map_only(Tensor, lengthened, made)
