@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, TypeVar
 
@@ -115,7 +115,7 @@ def assemble(
     """
     refused = {} if refused is None else refused
     roots = slots.final_roots()
-    inexact = slots.inexact_roots(roots)
+    inexact, deviating = slots.inexact_roots(roots), slots.deviating_roots(roots)
     owned = [np.arange(owner.start, owner.start + owner.size) for owner in slots.owners]
     seen = {vector.tobytes(): vector for term in slots.terms for vector in term.sizes}
     units = _Units.of(roots, [*owned, *seen.values()])
@@ -129,8 +129,16 @@ def assemble(
             reasons.update(dict.fromkeys(members, cause))
             continue
         group_of_root[members] = len(groups)
-        exact = inexact.isdisjoint(members)
-        groups.append(_group(slots, roots, name, members, signature, *limits.of(name), exact=exact))
+        divisor, share = limits.of(name)
+        fewest = 1 if deviating.isdisjoint(members) else 2
+        group = replace(
+            _group(slots, roots, name, members, signature),
+            divisor=divisor,
+            exact=inexact.isdisjoint(members),
+            smallest=max(fewest, math.ceil(share * len(members))),
+            fewest=fewest,
+        )
+        groups.append(group)
     sizes = Sizes(tuple(groups), group_of_root[roots], np.zeros(len(roots), dtype=bool), roots)
     return Space(
         tuple(groups),
@@ -172,11 +180,8 @@ def _group(
     name: str,
     members: list[int],
     signature: Signature,
-    divisor: int,
-    smallest: float,
-    *,
-    exact: bool,
 ) -> ChannelGroup:
+    """Without limits."""
     position = np.full(len(roots), -1)
     position[members] = np.arange(len(members))
     places = []
@@ -190,15 +195,7 @@ def _group(
             places.append(Member(owner.tensor, owner.dim, role, order.reshape(len(members), count)))
     layers = [place for place in places if place.role in ("output", "input")]
     channels = min(place.slots.shape[1] for place in layers or places)
-    return ChannelGroup(
-        name,
-        len(members),
-        divisor,
-        channels,
-        tuple(places),
-        exact,
-        max(1, math.ceil(smallest * len(members))),
-    )
+    return ChannelGroup(name, len(members), 1, channels, tuple(places))
 
 
 @dataclass(frozen=True, slots=True, eq=False)

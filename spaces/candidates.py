@@ -14,7 +14,7 @@ from spaces.modules import keeps_own_sizes
 from spaces.slots import FROZEN
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -36,6 +36,7 @@ class Candidates:
     Attributes:
         values: The integers of each module.
         kinds: Class of each module.
+        inside: The modules directly inside each that keep integers.
         vectors: For each integer, labels of dimensions of that size which its module met, first met first.
         known: Integers that no run needs to tell.
         entered: Labels of what each module was given.
@@ -44,6 +45,7 @@ class Candidates:
 
     values: dict[str, dict[int, list[Attribute]]]
     kinds: dict[str, type]
+    inside: dict[str, list[str]]
     vectors: dict[Attribute, dict[bytes, NDArray[np.int64]]] = field(default_factory=dict)
     known: dict[Attribute, NDArray[np.int64]] = field(default_factory=dict)
     results: dict[str, Results] = field(default_factory=dict)
@@ -58,11 +60,15 @@ class Candidates:
             for attribute, value in _integers(name, module):
                 if attribute.name in read:
                     values.setdefault(name, {}).setdefault(value, []).append(attribute)
-        return cls(values, {name: type(module) for name, module in model.named_modules()})
+        inside: dict[str, list[str]] = {}
+        for name in values:
+            if name:
+                inside.setdefault(name.rpartition(".")[0], []).append(name)
+        return cls(values, {name: type(module) for name, module in model.named_modules()}, inside)
 
     def observe(self, slots: Slots, whereabouts: Whereabouts, call: Call) -> None:
         """Note the dimensions that the modules which run now have met."""
-        wanted = [self.values[name] for name in whereabouts.modules if name in self.values]
+        wanted = [self.values[name] for name in self.near(whereabouts.modules) if name in self.values]
         counts, slots.counts = slots.counts, []
         innermost = whereabouts.modules[-1]
         if counts and issubclass(self.kinds[innermost], nn.GroupNorm) and len(counts[0]) > 1:
@@ -101,6 +107,15 @@ class Candidates:
                         return
                     key = labels.tobytes()
                 self.vectors.setdefault(attribute, {})[key] = labels
+
+    def near(self, modules: Sequence[str]) -> list[str]:
+        """Modules whose integers the running code may read, innermost first.
+
+        Code may call methods of the modules inside its own, as ``self.bias.table()`` does, which is no
+        forward pass of theirs.
+        """
+        *outer, innermost = modules
+        return [innermost, *self.inside.get(innermost, ()), *reversed(outer)]
 
     def in_module(self, module: str) -> list[list[Attribute]]:
         """Integers of one module that may have to change; those of one tuple or list together."""

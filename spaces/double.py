@@ -7,10 +7,11 @@ cast to ``float64``.
 
 from __future__ import annotations
 
+import contextlib
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
@@ -36,3 +37,9 @@ class InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
             return x.to(_LONG[x.dtype]) if x.dtype in _LONG and id(x) not in given else x
 
         return pytree.tree_map_only(Tensor, lengthened, made)
+
+
+def full_precision(model: nn.Module) -> contextlib.AbstractContextManager[object]:
+    """Runs a model of ``float64`` numbers in ``float64`` all through; any other as it is."""
+    long = any(parameter.dtype == torch.float64 for parameter in model.parameters())
+    return InDouble() if long else contextlib.nullcontext()  # type: ignore[no-untyped-call]

@@ -43,6 +43,7 @@ class ChannelGroup:
         members: Every place where a unit lives; all go together.
         exact: Whether a cut equals the masked network. A norm over the channels makes it ``False``.
         smallest: Units that a search always keeps.
+        fewest: Units that must stay for the network to have numbers: an unbiased deviation needs two.
     """
 
     name: str
@@ -52,6 +53,7 @@ class ChannelGroup:
     members: tuple[Member, ...]
     exact: bool = True
     smallest: int = 1
+    fewest: int = 1
 
     def __post_init__(self) -> None:
         if self.width < 1:

@@ -111,7 +111,7 @@ class Mender:
         where = (failed.failure.modules, failed.failure.line)
         if where in self._hopeless:
             return None
-        for module in reversed(failed.failure.modules):
+        for module in self._candidates.near(failed.failure.modules):
             alone = self._candidates.in_module(module)
             # ``width // num_heads`` needs both.
             pairs = [[*one, *other] for one, other in combinations(alone, 2)]
@@ -145,12 +145,32 @@ class Mender:
         """What was mended, some more integers, and the same ones in modules of the same class."""
         mended = dict(self.mended)
         for place, attribute in enumerate(attributes):
+            # Of a tuple's equal sizes each stands for another dimension.
+            wanted = self._chosen(attribute, number + place)
+            if wanted is None:
+                continue
             for other in self._candidates.alike(attribute):
-                options = self._options(other)
-                if options and (other == attribute or other not in mended):
-                    # Of a tuple's equal sizes each stands for another dimension.
-                    mended[other] = options[(number + place) % len(options)]
+                vector = self._chosen(other, number + place)
+                if vector is None:
+                    continue
+                if other == attribute or (other not in mended and self._follows(other, vector, like=wanted)):
+                    mended[other] = vector
         return mended
+
+    def _chosen(self, attribute: Attribute, number: int) -> NDArray[np.int64] | None:
+        options = self._options(attribute)
+        return options[number % len(options)] if options else None
+
+    def _follows(self, attribute: Attribute, vector: NDArray[np.int64], *, like: NDArray[np.int64]) -> bool:
+        """Whether two integers follow widths by the same counts.
+
+        One head's width shrinks where there is a single head; where there are several, their number does.
+        """
+        counts, wanted = (
+            (mend.fixed, sorted(count for _, count in mend.per_unit))
+            for mend in (self._sizes.mend(attribute, some) for some in (vector, like))
+        )
+        return counts == wanted
 
     def _expected(self, widths: Mapping[str, int]) -> Callable[[NDArray[np.int64]], int | None]:
         """Size of a labelled dimension for these kept units; ``None`` where Python code may choose it."""

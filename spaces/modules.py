@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+import numpy as np
 from torch import nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.nn.modules.conv import _ConvNd
 
 from spaces.attention import HeadwiseAttention
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
 
 _SIZED = (
     _ConvNd,
@@ -29,10 +35,15 @@ def keeps_own_sizes(module: nn.Module) -> bool:
     return isinstance(module, _SIZED)
 
 
-def mend_sizes(module: nn.Module) -> None:
-    """Sizes that a module keeps follow its tensors, which were cut."""
+def mend_sizes(module: nn.Module, kept_rows: NDArray[np.int64] | None) -> None:
+    """Sizes that a module keeps follow its tensors, which were cut.
+
+    Args:
+        module: Its tensors are cut; its sizes are those of the dense model.
+        kept_rows: Indices that stay of the first dimension of its weight; ``None`` when all do.
+    """
     if isinstance(module, _ConvNd):
-        _mend_convolution(module)
+        _mend_convolution(module, kept_rows)
     elif isinstance(module, nn.Linear):
         module.out_features, module.in_features = module.weight.shape
     elif isinstance(module, _NormBase):
@@ -53,17 +64,15 @@ def mend_sizes(module: nn.Module) -> None:
         HeadwiseAttention.adopt(module)
 
 
-def _mend_convolution(module: _ConvNd) -> None:
+def _mend_convolution(module: _ConvNd, kept_rows: NDArray[np.int64] | None) -> None:
     rows, columns = module.weight.shape[:2]
+    if module.groups > 1 and kept_rows is not None:
+        # Either groups went whole, or each became narrower.
+        dense_rows = module.in_channels if module.transposed else module.out_channels
+        module.groups = len(np.unique(kept_rows // (dense_rows // module.groups)))
     if module.transposed:
-        # (in, out per group): the inputs of each group are as many as before.
-        if module.groups > 1:
-            module.groups = rows // (module.in_channels // module.groups)
         module.in_channels, module.out_channels = rows, columns * module.groups
     else:
-        # Either groups go whole, and the rows of each are as many as before, or all become narrower.
-        if module.groups > 1 and columns == module.in_channels // module.groups:
-            module.groups = rows // (module.out_channels // module.groups)
         module.in_channels, module.out_channels = columns * module.groups, rows
 
 

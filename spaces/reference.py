@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
+from spaces.double import full_precision
 from spaces.follow import Arguments, register, run_labelled
 from spaces.slots import FROZEN, Slots
 from spaces.structure import flatten
@@ -68,7 +69,9 @@ def _expected(
     model: nn.Module, space: Space, kept: Mapping[str, Tensor], inputs: Arguments, *, training: bool
 ) -> Any:
     if all(group.exact for group in space.groups if group.name in kept):
-        outputs = masked(model, space, kept).train(training)(*inputs[0], **inputs[1])
+        twin = masked(model, space, kept).train(training)
+        with full_precision(twin):
+            outputs = twin(*inputs[0], **inputs[1])
         if not any(tensor.isnan().any() for tensor in flatten(outputs)[0]):
             return outputs
     goes = _removed_labels(model, space, kept)
@@ -76,7 +79,9 @@ def _expected(
     outputs = None
     for compute in (skip, _cleaning(goes, skip)):
         twin = masked(model, space, kept)
-        outputs = run_labelled(Slots(dict(space.splits)), twin, inputs, training=training, compute=compute)
+        with full_precision(twin):
+            slots = Slots(dict(space.splits))
+            outputs = run_labelled(slots, twin, inputs, training=training, compute=compute)
         if not any(tensor.isnan().any() for tensor in flatten(outputs)[0]):
             break
     return outputs

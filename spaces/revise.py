@@ -34,13 +34,13 @@ class Choices:
         parts: For splits, the part that may shrink, counted from the end.
         ties: Dimensions that Python code makes equal, by the class of the module whose code it is.
         revised: Why each split was read differently.
-        tied: Classes whose code was looked at.
+        tied: How often the code of a class was looked at.
     """
 
     parts: Mapping[SiteKey, int] = field(default_factory=dict)
     ties: Mapping[type, tuple[Tie, ...]] = field(default_factory=dict)
     revised: Mapping[SiteKey, str] = field(default_factory=dict)
-    tied: frozenset[type] = frozenset()
+    tied: Mapping[type, int] = field(default_factory=dict)
 
     @property
     def all_ties(self) -> list[Tie]:
@@ -78,30 +78,32 @@ class Choices:
         return self._with_parts(slots, fresh) if fresh else None
 
     def equating(self, slots: Slots, candidates: Candidates, module: str) -> Choices | None:
-        """Tie what a module that fails reads to the last view that it makes of the same size.
+        """Tie what a module that fails reads to views that it makes of the same size.
 
-        Where that was no help, the ties are taken back.
+        First to the last of them, then to all; where neither was of help, the ties are taken back.
         """
         kind = candidates.kinds[module]
-        if kind in self.ties:
+        tried = self.tied.get(kind, 0)
+        if tried > 1:
+            if kind not in self.ties:
+                return None
             return replace(self, ties={other: ties for other, ties in self.ties.items() if other is not kind})
-        if kind in self.tied:
-            return None
         roots = slots.roots()
-        ties = tuple(
-            (mine, made[-1])
+        fresh = tuple(
+            (mine, some)
             for name, other in candidates.kinds.items()
             if other is kind
             for mine in candidates.entered.get(name, ())
-            if (
-                made := [
-                    some
-                    for some in _viewed(candidates, name)
-                    if len(some) == len(mine) and (roots[some] != roots[mine]).any()
-                ]
-            )
+            for some in [
+                some
+                for some in _viewed(candidates, name)
+                if len(some) == len(mine) and (roots[some] != roots[mine]).any()
+            ][0 if tried else -1 :]
         )
-        return replace(self, ties={**self.ties, kind: ties}, tied=self.tied | {kind}) if ties else None
+        tied = {**self.tied, kind: tried + 1}
+        if not fresh:
+            return replace(self, tied=tied).equating(slots, candidates, module)
+        return replace(self, ties={**self.ties, kind: (*self.ties.get(kind, ()), *fresh)}, tied=tied)
 
     def _with_parts(self, slots: Slots, fresh: Mapping[SiteKey, str]) -> Choices:
         parts = {key: -2 if slots.sites[key].dim == -1 else -1 for key in fresh}

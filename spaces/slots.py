@@ -130,7 +130,7 @@ class Slots:
         self.scalars: set[str] = set()
         self.place: Callable[[], Place] = Place
         #: Labels of rows and columns of matrices that are multiplied in batches, as in attention.
-        self.multiplied: dict[bytes, None] = {}
+        self.multiplied: list[NDArray[np.int64]] = []
         #: Labels of what operators count without making a dimension of it, such as groups of channels.
         self.counts: list[NDArray[np.int64]] = []
         self._parts = dict(parts or {})
@@ -143,6 +143,7 @@ class Slots:
         self._right: list[NDArray[np.int64]] = []
         self._frozen: list[tuple[NDArray[np.int64], Cause]] = []
         self._inexact: list[NDArray[np.int64]] = []
+        self._deviating: list[NDArray[np.int64]] = []
         self._known: dict[str, TensorLabels] = {}
         self._labels: WeakIdKeyDictionary = WeakIdKeyDictionary()
         self._names: WeakIdKeyDictionary = WeakIdKeyDictionary()
@@ -259,6 +260,11 @@ class Slots:
         if labels is not None:
             self._inexact.append(labels[labels != FROZEN])
 
+    def mark_deviating(self, labels: Labels) -> None:
+        """Of these slots two must stay: their unbiased deviation is divided by one less than their number."""
+        if labels is not None:
+            self._deviating.append(labels[labels != FROZEN])
+
     def give_role(self, labels: Labels, role: Role) -> None:
         """Say what a parameter's slots do; the first word counts: activations carry these labels too."""
         if labels is not None and labels.size and labels.flat[0] != FROZEN:
@@ -329,10 +335,13 @@ class Slots:
         """
         frozen = np.zeros(self._num_labels, dtype=bool)
         frozen[_joined(some for some, _ in self._frozen)] = True
+        multiplied = np.zeros(self._num_labels, dtype=bool)
+        multiplied[_joined(self.multiplied)] = True
+        multiplied[FROZEN] = False
         for key, site in self.sites.items():
             if frozen[site.kept].any():
                 yield key, "frozen"
-            elif site.dim == -1 and site.kept.tobytes() in self.multiplied:
+            elif site.dim == -1 and multiplied[site.kept].any():
                 yield key, "multiplied"
 
     def unbound(self, roots: NDArray[np.int64]) -> NDArray[np.bool_]:
@@ -344,6 +353,10 @@ class Slots:
     def inexact_roots(self, roots: NDArray[np.int64]) -> set[int]:
         """Roots of the slots whose removal changes other values."""
         return set(roots[_joined(self._inexact)].tolist())
+
+    def deviating_roots(self, roots: NDArray[np.int64]) -> set[int]:
+        """Roots of the slots of which two must stay."""
+        return set(roots[_joined(self._deviating)].tolist())
 
     def removed_labels(self, removed: Mapping[str, Mapping[int, NDArray[np.int64]]]) -> NDArray[np.bool_]:
         """``(labels,)`` whether each label goes, from the indices that go of each tensor's dimensions."""

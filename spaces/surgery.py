@@ -181,9 +181,11 @@ def _removed(space: Space, kept: Mapping[str, Tensor]) -> list[tuple[Member, NDA
             raise ValueError(f"`kept`: {name!r} is no group of this space.")
         group = groups[name]
         stays = units.detach().cpu().numpy()
-        if not len(stays) or stays[0] < 0 or stays[-1] >= group.width or (np.diff(stays) <= 0).any():
+        fits = len(stays) >= group.fewest and stays[0] >= 0 and stays[-1] < group.width
+        if not fits or (np.diff(stays) <= 0).any():
             raise ValueError(
-                f"`kept`: {name!r} needs 1 to {group.width} distinct ascending units, got {stays.tolist()}."
+                f"`kept`: {name!r} needs {group.fewest} to {group.width} distinct ascending units, "
+                f"got {stays.tolist()}."
             )
         if len(stays) < group.width:
             goes = np.delete(np.arange(group.width), stays)
@@ -208,7 +210,7 @@ def _copy_with(model: nn.Module, slots: KeptSlots, attributes: Mapping[Attribute
     owners |= {name.rpartition(".")[0] for name in owners}
     for name, module in twin.named_modules():
         if name in owners:
-            mend_sizes(module)
+            mend_sizes(module, _kept_rows(name, module, slots))
     for module in twin.modules():
         if isinstance(module, nn.TransformerEncoder):
             # Nested tensors would go through fused kernels, which know nothing of fewer heads.
@@ -216,6 +218,14 @@ def _copy_with(model: nn.Module, slots: KeptSlots, attributes: Mapping[Attribute
             module.use_nested_tensor = whole and module.use_nested_tensor
     write_attributes(twin, attributes)
     return twin
+
+
+def _kept_rows(name: str, module: nn.Module, slots: KeptSlots) -> NDArray[np.int64] | None:
+    """Indices that stay of the first dimension of a module's weight, which a parametrization may make."""
+    own = [
+        f"{name}.{weight}" if name else weight for weight, some in module.named_parameters() if some.dim() > 1
+    ]
+    return next((slots[weight][0] for weight in own if 0 in slots.get(weight, {})), None)
 
 
 def _read_architecture(path: Path, model: nn.Module) -> tuple[KeptSlots, dict[Attribute, int]]:

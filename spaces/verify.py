@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import re
 from collections import Counter
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
-from spaces.double import InDouble
+from spaces.double import full_precision
 from spaces.duplicate import duplicate
 from spaces.neutral import seed
 from spaces.reference import expected
@@ -53,14 +52,13 @@ def wrong_values(model: nn.Module, space: Space, inputs: Arguments, *, trains: b
         trains: Whether the model runs in train mode.
     """
     for dtype in _TOLERANCES:
-        with contextlib.nullcontext() if dtype is None else InDouble():
-            try:
-                check = _Check(model, space, inputs, dtype, trains=trains)
-            except Exception as error:  # a foreign forward may raise anything
-                logger.info("Not verified in %s: %s", dtype or "the model's own arithmetic", error)
-                failure = Failure(f"not verified: {first_line(error)}")
-            else:
-                return culprits(space.groups, check.failure)
+        try:
+            check = _Check(model, space, inputs, dtype, trains=trains)
+        except Exception as error:  # a foreign forward may raise anything
+            logger.info("Not verified in %s: %s", dtype or "the model's own arithmetic", error)
+            failure = Failure(f"not verified: {first_line(error)}")
+        else:
+            return culprits(space.groups, check.failure)
     return {group.name: failure for group in space.groups}
 
 
@@ -138,10 +136,15 @@ def _guilty(
     first = near if 0 < len(near) < len(groups) else list(groups[: len(groups) // 2])
     names = {group.name for group in first}
     second = [group for group in groups if group.name not in names]
+    found: dict[str, Failure] = {}
     for part in (first, second):
         alone = failure([*others, *part])
         if alone is not None:
-            return _guilty(part, others, alone, failure)
+            found |= _guilty(part, others, alone, failure)
+            if alone.modules:  # others like it are known by their kind
+                return found
+    if found:
+        return found
     # Neither fails without the other: the part near the failure stays whole.
     return _guilty(first, [*others, *second], what, failure)
 
@@ -190,7 +193,8 @@ def randomised(
             if isinstance(module, _NormBase) and module.running_mean is not None
         ]
         try:
-            twin(*args, **kwargs)
+            with full_precision(twin):
+                twin(*args, **kwargs)
         finally:
             for hook in hooks:
                 hook.remove()
@@ -274,7 +278,7 @@ class Cuts:
     Attributes:
         random: Some units of each group.
         spread: Others, see :func:`spread_counts`.
-        least: The last unit of each.
+        least: The last unit of each, or as few as there may be.
     """
 
     random: dict[str, Tensor]
@@ -287,7 +291,7 @@ class Cuts:
         return cls(
             random_kept(groups, generator),
             tuple(random_kept(groups, generator, counts) for counts in spread_counts(groups)),
-            {group.name: torch.tensor([group.width - 1]) for group in groups},
+            {group.name: torch.arange(group.width)[-group.fewest :] for group in groups},
         )
 
     def only(self, groups: Sequence[ChannelGroup]) -> Cuts:
@@ -328,7 +332,9 @@ class _Check:
                     return Failure(difference)
             if self._trains:
                 args, kwargs = twice(self._inputs)
-                cut(self._model, self._space, cuts.least).train()(*args, **kwargs)
+                small = cut(self._model, self._space, cuts.least).train()
+                with full_precision(small):
+                    small(*args, **kwargs)
         except Exception as error:  # a foreign forward may raise anything; what makes it raise is frozen
             return Failure(f"a cut does not run: {first_line(error)}")
         return None
@@ -336,7 +342,9 @@ class _Check:
     def _outputs(self, kept: dict[str, Tensor]) -> Any:
         seed(0)
         args, kwargs = self._inputs
-        return cut(self._model, self._space, kept)(*args, **kwargs)
+        small = cut(self._model, self._space, kept)
+        with full_precision(small):
+            return small(*args, **kwargs)
 
     def _difference(self, left: Any, right: Any) -> str | None:
         """Same structure, shapes and numbers; ``None`` where all is equal."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,7 +10,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from spaces import Space, cut
-from spaces.double import InDouble
+from spaces.double import full_precision
 from spaces.neutral import neutral
 from spaces.reference import expected
 from spaces.structure import flatten
@@ -56,9 +55,8 @@ class Checked:
         for dtype in _TOLERANCES:
             arguments = _arguments(made.inputs, dtype)
             try:
-                with _arithmetic(dtype):
-                    model = randomised(made.model, generator, arguments, dtype)
-                    outputs, _ = flatten(_run(model, arguments))
+                model = randomised(made.model, generator, arguments, dtype)
+                outputs, _ = flatten(_run(model, arguments))
             except Exception as error:  # a foreign forward may raise anything
                 failure = error
                 continue
@@ -82,11 +80,10 @@ class Checked:
 
         NaN where the outputs differ in structure, or in where they are finite.
         """
-        with neutral(self.model), torch.no_grad(), _arithmetic(self.dtype):
+        with neutral(self.model), torch.no_grad():
             torch.manual_seed(_SEED)
             theirs, wanted = flatten(expected(self.model, space, kept, self.inputs))
-        with _arithmetic(self.dtype):
-            mine, found = flatten(_run(cut(self.model, space, kept), self.inputs))
+        mine, found = flatten(_run(cut(self.model, space, kept), self.inputs))
         if found != wanted or [x.shape for x in mine] != [x.shape for x in theirs]:
             return float("nan")
         return max((_difference(a, b) for a, b in zip(mine, theirs, strict=True)), default=0.0)
@@ -102,15 +99,10 @@ def structure(outputs: Any, *, free: Sequence[int] = ()) -> object:
     return around, [[size for dim, size in enumerate(x.shape) if dim not in free] for x in tensors]
 
 
-def _arithmetic(dtype: torch.dtype) -> contextlib.AbstractContextManager[object]:
-    """Of the whole model, also where its code casts."""
-    return InDouble() if dtype == torch.float64 else contextlib.nullcontext()
-
-
 def _run(model: nn.Module, inputs: Arguments) -> Any:
     """As a user would, attention's fused operators included."""
     torch.manual_seed(_SEED)
-    with torch.no_grad():
+    with torch.no_grad(), full_precision(model):
         return model(*inputs[0], **inputs[1])
 
 

@@ -12,6 +12,8 @@ from torch import Tensor
 from spaces.rules.call import Call, rule
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
     from spaces.slots import Labels, Slots, TensorLabels
 
 aten = torch.ops.aten
@@ -19,7 +21,7 @@ aten = torch.ops.aten
 
 @rule(aten.convolution, aten._convolution)
 def convolution(slots: Slots, call: Call) -> list[TensorLabels]:
-    """Contracts input channels; for those in groups see :func:`_conv_groups`."""
+    """Contracts input channels; for those in groups see :func:`_parts`."""
     data, weight, bias, groups = call["input"], call["weight"], call["bias"], call["groups"]
     batch, read, *spatial = slots.of(data)
     rows, columns, *kernel = slots.of(weight)
@@ -27,29 +29,20 @@ def convolution(slots: Slots, call: Call) -> list[TensorLabels]:
     if call["transposed"]:
         rows, columns, size = columns, rows, size[::-1]
     slots.freeze(*spatial, *kernel)
-    if not (call["transposed"] and groups > 1):
-        slots.give_role(rows, "output")
     positions = math.prod(call.outputs[0].shape[2:]) if not call["transposed"] else math.prod(data.shape[2:])
-    made = rows
     if groups == 1:
+        slots.give_role(rows, "output")
         slots.give_role(columns, "input")
         slots.tie(read, columns)
+        made = rows
     elif read is None or (columns if call["transposed"] else rows) is None:
         slots.freeze(read, rows, columns)
         made = None
     elif call["transposed"]:
-        assert columns is not None
-        # (in, out per group, ...): a group's outputs have no slots of their own but go with its inputs.
-        slots.freeze(rows)
-        first = columns.reshape(groups, -1)[:, :1]
-        slots.tie(columns.reshape(groups, -1), first)
-        slots.tie(read, columns)
-        slots.give_role(columns, "output")
-        slots.counts.append(first[:, 0])
-        made = np.repeat(first[:, 0], size[0])
+        made = _transposed_groups(slots, read, columns, rows, groups, size[0])
     else:
-        assert rows is not None
         _conv_groups(slots, read, rows, columns, groups)
+        made = rows
     if bias is not None:
         slots.give_role(slots.of(bias)[0], "bias")
         slots.tie(slots.of(bias)[0], made)
@@ -60,27 +53,50 @@ def convolution(slots: Slots, call: Call) -> list[TensorLabels]:
     return [(batch, made, *(None for _ in spatial))]
 
 
-def _conv_groups(slots: Slots, read: Labels, rows: Labels, columns: Labels, groups: int) -> None:
-    """Some conv groups go, or all of them become narrower: whichever leaves more widths to choose from.
+def _parts(slots: Slots, read: NDArray[np.int64], groups: int) -> tuple[Labels, Labels]:
+    """Labels of the conv groups, or of the inputs of each: whichever leaves more widths to choose from."""
+    per_group = len(read) // groups
+    if per_group == 1:
+        return read, None
+    whole, within = slots.split(read, (groups, per_group), default=-1 if per_group > groups else -2)
+    return whole, within
 
-    Of narrower groups inputs and outputs lose the same places, so that the shape of the weight tells which of
-    the two happened.
+
+def _conv_groups(slots: Slots, read: NDArray[np.int64], rows: Labels, columns: Labels, groups: int) -> None:
+    """Some conv groups go, or inputs and outputs of all of them become fewer.
+
+    Args: see :func:`convolution`; the weight is ``(out, in per group, ...)``.
     """
-    assert read is not None
     assert rows is not None
+    slots.give_role(rows, "output")
     grid = rows.reshape(groups, -1)
-    whole, within = grid[:, 0], None
-    if columns is not None and len(columns) == grid.shape[1]:
-        whole, within = slots.split(read, grid.shape, default=-1 if len(columns) > groups else -2)
-    if within is not None:
+    whole, within = _parts(slots, read, groups)
+    if whole is None:
+        slots.give_role(columns, "input")
         slots.tie(columns, within)
-        slots.tie(grid, within)
-        return
-    assert whole is not None
+        slots.tie(grid, grid[:1])
+    else:
+        slots.freeze(columns)
+        slots.counts.append(grid[:, 0])
+        slots.tie(grid, whole[:, None])
+
+
+def _transposed_groups(
+    slots: Slots, read: NDArray[np.int64], rows: Labels, columns: Labels, groups: int, num_made: int
+) -> Labels:
+    """As :func:`_conv_groups`, of a weight ``(in, out per group, ...)``; labels of what it makes."""
+    assert rows is not None
+    slots.tie(read, rows)
+    whole, _ = _parts(slots, read, groups)
+    if whole is None:
+        slots.give_role(columns, "output")
+        slots.give_role(rows, "input")
+        return None if columns is None else np.tile(columns, groups)
+    # A group's outputs have no slots of their own but go with its inputs.
     slots.freeze(columns)
-    slots.counts.append(grid[:, 0])
-    slots.tie(read.reshape(groups, -1), whole[:, None])
-    slots.tie(grid, whole[:, None])
+    slots.give_role(rows, "output")
+    slots.counts.append(whole)
+    return np.repeat(whole, num_made)
 
 
 def _matrix_product(slots: Slots, left: Tensor, right: Tensor) -> TensorLabels:
@@ -103,7 +119,7 @@ def matrix_product(slots: Slots, call: Call) -> list[TensorLabels]:
     if call["self"].dim() > 2:
         for some in (*slots.of(call["self"])[1:], *slots.of(call["mat2"])[1:]):
             if some is not None:
-                slots.multiplied[some.tobytes()] = None
+                slots.multiplied.append(some)
     return [_matrix_product(slots, call["self"], call["mat2"])]
 
 

@@ -78,9 +78,19 @@ def group_norm(slots: Slots, call: Call) -> list[TensorLabels]:
     return [labels, *((labels[0], None) for _ in call.outputs[1:])]
 
 
+_DEVIATIONS = {aten.std, aten.std_mean, aten.var, aten.var_mean}
+
+
 @rule(aten.amax, aten.amin, aten.mean, aten.std, aten.std_mean, aten.var, aten.var_mean)
 def reduction(slots: Slots, call: Call) -> list[TensorLabels]:
     """Reducing over channels gives another value when some go, so their group is inexact by nature."""
+    x = call.inputs[0]
+    dims = call.dims("dim", x.dim())
+    unbiased = call.arguments.get("unbiased", True) and call.arguments.get("correction") != 0
+    if call.operator.overloadpacket in _DEVIATIONS and unbiased:
+        labelled = [dim for dim in dims if slots.of(x)[dim] is not None]
+        if len(labelled) == 1 and all(x.shape[dim] == 1 for dim in dims if dim not in labelled):
+            slots.mark_deviating(slots.of(x)[labelled[0]])
     return _reduced(slots, call, drops_labels=False)
 
 
