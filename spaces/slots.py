@@ -281,7 +281,9 @@ class Slots:
             self.terms.append(MacsTerm(constant, tuple(s for s in sizes if not isinstance(s, int))))
 
     def freeze_all_but_one(self, dimensions: Sequence[Labels]) -> int:
-        """Of several dimensions that become one only one may shrink: preferably one that a layer makes.
+        """Of several dimensions that become one only one may shrink: preferably one that was chosen to.
+
+        Next best is one that a layer makes.
 
         Returns:
             The position of that one.
@@ -297,7 +299,11 @@ class Slots:
         made[FROZEN] = False
         shares = [-1.0 if some is None else float(made[roots[some]].mean()) for some in dimensions]
         sizes = [0 if some is None else len(some) for some in dimensions]
-        kept = max(range(len(shares)), key=lambda position: (shares[position], sizes[position], position))
+        chosen = np.zeros(self._num_labels, dtype=bool)
+        chosen[roots[_joined(site.kept for key, site in self.sites.items() if key in self._parts)]] = True
+        chosen[FROZEN] = False
+        wanted = [some is not None and bool(chosen[roots[some]].all()) for some in dimensions]
+        kept = max(range(len(shares)), key=lambda place: (wanted[place], shares[place], sizes[place], place))
         others = [some for position, some in enumerate(dimensions) if position != kept]
         self.freeze(*others, reason="merged with another dimension that may shrink")
         return kept
