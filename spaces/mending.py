@@ -83,10 +83,12 @@ class Mender:
         mends = (self._sizes.mend(attribute, vector) for attribute, vector in mended.items())
         return replace(self._bare, mends=tuple(mend for mend in mends if mend.per_unit))
 
-    def failure(self, groups: Sequence[ChannelGroup]) -> Failure | None:
-        """What goes wrong when these groups are cut together and integers were mended as far as possible."""
+    def failure(self, groups: Sequence[ChannelGroup], number: int | None = None) -> Failure | None:
+        """What goes wrong with integers mended as far as possible; see :data:`spaces.verify.Check`."""
         cuts = self._cuts.only(groups)
-        for kept in (*cuts.spread, cuts.least):
+        for place, kept in enumerate((*cuts.spread, cuts.least)):
+            if number not in (None, place):
+                continue
             widths = {g.name: len(kept[g.name]) if g.name in kept else g.width for g in self._bare.groups}
             try:
                 small = cut(self._model, self._bare, kept)
@@ -102,7 +104,7 @@ class Mender:
             while attempt.failure is not None and (better := self._mend(run, attempt)) is not None:
                 attempt = better
             if attempt.failure is not None:
-                return attempt.failure
+                return replace(attempt.failure, number=place)
         return None
 
     def _mend(self, run: Callable[[Mended], _Attempt], failed: _Attempt) -> _Attempt | None:

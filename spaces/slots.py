@@ -341,13 +341,16 @@ class Slots:
         """
         frozen = np.zeros(self._num_labels, dtype=bool)
         frozen[_joined(some for some, _ in self._frozen)] = True
-        multiplied = np.zeros(self._num_labels, dtype=bool)
-        multiplied[_joined(self.multiplied)] = True
-        multiplied[FROZEN] = False
+        exactly = {some.tobytes() for some in self.multiplied}
+        kept = {site.kept.tobytes() for site in self.sites.values()}
+        # Queries, keys and values may be cut out of one part.
+        partly = np.zeros(self._num_labels, dtype=bool)
+        partly[_joined(some for some in self.multiplied if some.tobytes() not in kept)] = True
+        partly[FROZEN] = False
         for key, site in self.sites.items():
             if frozen[site.kept].any():
                 yield key, "frozen"
-            elif site.dim == -1 and multiplied[site.kept].any():
+            elif site.dim == -1 and (site.kept.tobytes() in exactly or partly[site.kept].any()):
                 yield key, "multiplied"
 
     def unbound(self, roots: NDArray[np.int64]) -> NDArray[np.bool_]:

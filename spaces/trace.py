@@ -198,7 +198,7 @@ def _verified(
         causes = {name: Cause(what.reason, what.place) for name, what in refused.items()}
         space = replace(assemble(slots, limits, causes), splits=tuple(choices.parts.items()))
         mender = Mender(*traced.cheap(), space, traced.candidates, Sizes.of(slots, space))
-        first = mender.failure(space.groups) if space.groups else None
+        first = mender.failure(space.groups, None) if space.groups else None
         if first is not None and first.modules:
             better = choices.equating(slots, traced.candidates, first.modules[-1])
             if better is not None:

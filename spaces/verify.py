@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import re
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -22,7 +23,7 @@ from spaces.structure import flatten
 from spaces.surgery import cut
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from spaces.follow import Arguments
     from spaces.groups import ChannelGroup
@@ -70,11 +71,13 @@ class Failure:
         reason: For the reader.
         modules: Names of the modules on the way to the one that raised, outermost first.
         line: The line of the model's own code.
+        number: Of the cut, among those that were tried.
     """
 
     reason: str
     modules: tuple[str, ...] = ()
     line: str | None = None
+    number: int | None = None
 
     @property
     def place(self) -> Place:
@@ -90,9 +93,11 @@ class Failure:
         return []
 
 
-def culprits(
-    groups: Sequence[ChannelGroup], failure: Callable[[Sequence[ChannelGroup]], Failure | None]
-) -> dict[str, Failure]:
+#: What goes wrong when only these groups are cut; with the cut of one number alone, or with all of them.
+Check = Callable[["Sequence[ChannelGroup]", "int | None"], "Failure | None"]
+
+
+def culprits(groups: Sequence[ChannelGroup], failure: Check) -> dict[str, Failure]:
     """The groups that fail, alone or together with others that may then stay, and how.
 
     Those near the module that raised are looked at first; where that does not help, halves.
@@ -104,7 +109,7 @@ def culprits(
     found: dict[str, Failure] = {}
     while True:
         rest = [group for group in groups if group.name not in found]
-        what = failure(rest) if rest else None
+        what = failure(rest, None) if rest else None
         if what is None:
             return found
         # Blocks of one kind stand or fall together, which saves looking at each.
@@ -120,7 +125,7 @@ def _guilty(
     groups: Sequence[ChannelGroup],
     others: Sequence[ChannelGroup],
     what: Failure,
-    failure: Callable[[Sequence[ChannelGroup]], Failure | None],
+    failure: Check,
 ) -> dict[str, Failure]:
     """Some of ``groups``, at least one, that fail when ``others`` are cut, too.
 
@@ -138,7 +143,7 @@ def _guilty(
     second = [group for group in groups if group.name not in names]
     found: dict[str, Failure] = {}
     for part in (first, second):
-        alone = failure([*others, *part])
+        alone = failure([*others, *part], what.number)
         if alone is not None:
             found |= _guilty(part, others, alone, failure)
             if alone.modules:  # others like it are known by their kind
@@ -236,7 +241,7 @@ def random_kept(
     """
     kept = {}
     for group in groups:
-        half = -(-group.width // 2)
+        half = max(-(-group.width // 2), group.fewest)
         size = int(torch.randint(half, max(half + 1, group.width), (), generator=generator))
         size = size if counts is None else counts[group.name]
         kept[group.name] = torch.randperm(group.width, generator=generator)[:size].sort().values
@@ -253,9 +258,10 @@ def spread_counts(groups: Sequence[ChannelGroup]) -> Iterator[dict[str, int]]:
     for group in groups:
         place[group.name] = size_of[group.width]
         size_of[group.width] += 1
+    fewest = max((group.fewest for group in groups), default=1)
     options: dict[int, range] = {}
     for width, size in size_of.items():
-        half = -(-width // 2)
+        half = min(max(-(-width // 2), fewest), width)
         # Nothing goes in some of the cuts where there are more groups than widths from half to full.
         options[width] = range(half, width if size <= width - half else width + 1)
     digit = 0
@@ -318,19 +324,22 @@ class _Check:
             self._model = randomised(model, generator, self._inputs, dtype)
         self._cuts = Cuts.of(space.groups, generator)
 
-    def failure(self, groups: Sequence[ChannelGroup]) -> Failure | None:
-        """What goes wrong when these groups are cut together."""
+    def failure(self, groups: Sequence[ChannelGroup], number: int | None = None) -> Failure | None:
+        """See :data:`Check`."""
         cuts = self._cuts.only(groups)
         try:
             # Where the spread cuts leave some groups whole, another cuts all.
-            some = (cuts.random,) if len(cuts.spread) > 1 else ()
-            for kept in (*some, cuts.spread[0], cuts.least):
+            several = {0: cuts.random} if len(cuts.spread) > 1 else {}
+            several |= {1: cuts.spread[0], 2: cuts.least}
+            for place, kept in several.items():
+                if number not in (None, place):
+                    continue
                 seed(0)
                 reference = expected(self._model, self._space, kept, self._inputs)
                 difference = self._difference(self._outputs(kept), reference)
                 if difference is not None:
-                    return Failure(difference)
-            if self._trains:
+                    return Failure(difference, number=place)
+            if self._trains and number is None:
                 args, kwargs = twice(self._inputs)
                 small = cut(self._model, self._space, cuts.least).train()
                 with full_precision(small):

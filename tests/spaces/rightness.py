@@ -19,7 +19,7 @@ def random_kept(space: Space, generator: torch.Generator) -> dict[str, Tensor]:
     kept = {}
     for group in space.groups:
         if torch.rand((), generator=generator) < 0.8:
-            size = int(torch.randint(1, group.width + 1, (), generator=generator))
+            size = int(torch.randint(group.fewest, group.width + 1, (), generator=generator))
             kept[group.name] = torch.randperm(group.width, generator=generator)[:size].sort().values
     return kept
 
@@ -46,7 +46,12 @@ def check(net: nn.Module, inputs: tuple[Tensor, ...], seed: int) -> Space:
         for _ in range(2):
             kept = random_kept(space, generator)
             check_cut(net, space, kept, inputs)
-        check_cut(net, space, {group.name: torch.tensor([group.width - 1]) for group in space.groups}, inputs)
+        check_cut(
+            net,
+            space,
+            {group.name: torch.arange(group.width)[-group.fewest :] for group in space.groups},
+            inputs,
+        )
     return space
 
 
@@ -99,7 +104,7 @@ def right(model: nn.Module, example: Tensor | tuple[Tensor, ...]) -> Space:
     generator = torch.Generator().manual_seed(3)
     cuts = [random_kept(space, generator) for _ in range(4)]
     for group in space.groups:  # each alone, at all widths
-        for size in range(1, group.width):
+        for size in range(group.fewest, group.width):
             units = torch.randperm(group.width, generator=generator)[:size].sort().values
             cuts.append({group.name: units})
     exact = {group.name for group in space.groups if group.exact}

@@ -167,7 +167,7 @@ def made(case: Case) -> tuple[nn.Module, Space]:
 def cuts(space: Space) -> Iterator[dict[str, Tensor]]:
     """The mixed group to all widths, alone and with the other one."""
     generator, groups = torch.Generator().manual_seed(5), {group.name: group for group in space.groups}
-    for size in range(1, groups["enter"].width):
+    for size in range(groups["enter"].fewest, groups["enter"].width):
         for also in (False, True):
             sizes = {"enter": size, "side": 4} if also else {"enter": size}
             yield {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING
 
@@ -108,7 +109,8 @@ def test_counts_may_be_chosen() -> None:
 def blaming(*faults: set[str], modules: tuple[str, ...] = ()) -> Callable[..., Failure | None]:
     """Fails where all groups of any of the faults are cut."""
 
-    def failure(cut_groups: Sequence[ChannelGroup]) -> Failure | None:
+    def failure(cut_groups: Sequence[ChannelGroup], number: int | None = None) -> Failure | None:
+        del number
         present = {one.name for one in cut_groups}
         hit = next((sorted(fault) for fault in faults if fault <= present), None)
         return None if hit is None else Failure(f"{' and '.join(hit)} fail", modules)
@@ -162,7 +164,8 @@ def test_the_search_looks_near_the_module_that_raised_first() -> None:
     looked: list[int] = []
     fails = blaming({"blocks.5.b"}, modules=("", "blocks.5", "blocks.5.b"))
 
-    def failure(cut_groups: Sequence[ChannelGroup]) -> Failure | None:
+    def failure(cut_groups: Sequence[ChannelGroup], number: int | None = None) -> Failure | None:
+        del number
         looked.append(len(cut_groups))
         return fails(cut_groups)
 
@@ -365,3 +368,18 @@ def test_a_width_that_is_read_from_another_layer_is_tied_to_it_or_frozen() -> No
             torch.testing.assert_close(
                 cut(model, space, kept)(VECTOR), expected(model, space, kept, ((VECTOR,), {}))
             )
+
+
+def test_halves_are_looked_at_with_the_cut_that_failed() -> None:
+    numbers: list[int | None] = []
+    fails = blaming({"g3"})
+
+    def failure(cut_groups: Sequence[ChannelGroup], number: int | None = None) -> Failure | None:
+        numbers.append(number)
+        what = fails(cut_groups)
+        return None if what is None else replace(what, number=2)
+
+    assert set(culprits(groups([4] * 8), failure)) == {"g3"}
+    assert numbers[0] is None
+    assert numbers[-1] is None
+    assert set(numbers[1:-1]) == {2}
