@@ -38,7 +38,13 @@ _REDUCTIONS = {aten.amax, aten.amin, aten.mean, aten.std, aten.std_mean, aten.va
 
 
 def expected(
-    model: nn.Module, space: Space, kept: Mapping[str, Tensor], inputs: Arguments, *, training: bool = False
+    model: nn.Module,
+    space: Space,
+    kept: Mapping[str, Tensor],
+    inputs: Arguments,
+    *,
+    training: bool = False,
+    scratch: dict[str, Tensor] | None = None,
 ) -> Any:
     """What the cut network must return.
 
@@ -48,9 +54,10 @@ def expected(
         kept: Kept units of each group, as in :func:`spaces.cut`.
         inputs: Positional and keyword arguments.
         training: Whether in train mode.
+        scratch: See :func:`spaces.surgery.masked`.
     """
     with _unfused_attention():
-        return _expected(model, space, kept, inputs, training=training)
+        return _expected(model, space, kept, inputs, training, scratch)
 
 
 @contextlib.contextmanager
@@ -66,10 +73,15 @@ def _unfused_attention() -> Iterator[None]:
 
 
 def _expected(
-    model: nn.Module, space: Space, kept: Mapping[str, Tensor], inputs: Arguments, *, training: bool
+    model: nn.Module,
+    space: Space,
+    kept: Mapping[str, Tensor],
+    inputs: Arguments,
+    training: bool,
+    scratch: dict[str, Tensor] | None,
 ) -> Any:
     if all(group.exact for group in space.groups if group.name in kept):
-        twin = masked(model, space, kept).train(training)
+        twin = masked(model, space, kept, scratch).train(training)
         with full_precision(twin):
             outputs = twin(*inputs[0], **inputs[1])
         if not any(tensor.isnan().any() for tensor in flatten(outputs)[0]):
@@ -78,7 +90,7 @@ def _expected(
     skip = _skipping(goes)
     outputs = None
     for compute in (skip, _cleaning(goes, skip)):
-        twin = masked(model, space, kept)
+        twin = masked(model, space, kept, scratch)
         with full_precision(twin):
             slots = Slots(dict(space.splits))
             outputs = run_labelled(slots, twin, inputs, training=training, compute=compute)

@@ -49,12 +49,29 @@ def cut(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> nn.Module
     return _copy_with(model, kept_slots(model, space, kept), kept_attributes(space, kept))
 
 
-def masked(model: nn.Module, space: Space, kept: Mapping[str, Tensor]) -> nn.Module:
+def masked(
+    model: nn.Module, space: Space, kept: Mapping[str, Tensor], scratch: dict[str, Tensor] | None = None
+) -> nn.Module:
     """A copy of full size in which every removed slot is zero, consumers' columns included.
 
     What a cut must equal; the slow reference of tests and of :func:`spaces.trace`'s verification.
+
+    Args:
+        model: Left as it is.
+        space: Its space.
+        kept: As in :func:`cut`.
+        scratch: Memory of an earlier copy's parameters, which is written over; new memory of gigabytes costs
+            more than filling it.
     """
-    twin = duplicate(model)
+    reused: dict[int, Tensor] = {}
+    if scratch is not None:
+        for name, parameter in model.named_parameters():
+            if name not in scratch:
+                scratch[name] = torch.empty_like(parameter, requires_grad=False)
+            reused[id(parameter)] = nn.Parameter(
+                scratch[name].copy_(parameter.detach()), requires_grad=parameter.requires_grad
+            )
+    twin = duplicate(model, reused)
     tensors = _tensors(twin)
     with torch.no_grad():
         for member, removed in _removed(space, kept):

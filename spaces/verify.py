@@ -180,7 +180,15 @@ def randomised(
         inputs: Positional and keyword arguments of that run.
         dtype: Of the copy; the model's own when ``None``.
     """
-    twin = duplicate(model).cpu().eval()
+    # Numbers that are drawn anyway need no copy before.
+    drawn: dict[int, Tensor] = {
+        id(parameter): nn.Parameter(
+            torch.empty(parameter.shape, dtype=dtype or parameter.dtype), parameter.requires_grad
+        )
+        for parameter in model.parameters()
+        if parameter.is_floating_point()
+    }
+    twin = duplicate(model, drawn).cpu().eval()
     twin = twin if dtype is None else twin.to(dtype)
     args, kwargs = inputs
     pool = torch.randn(_POOL, generator=generator, dtype=torch.float64)
@@ -188,10 +196,11 @@ def randomised(
         for name, parameter in twin.named_parameters():
             if not parameter.is_floating_point():
                 continue
-            noise = _noise(pool, parameter, generator)
+            _draw(parameter.view(-1), pool, generator)
             fan_in = parameter[0].numel() if parameter.dim() > 1 else 0
-            scaled = noise * (2 / fan_in) ** 0.5 if fan_in else 0.2 * noise
-            parameter.copy_(scaled if fan_in or name.endswith("bias") else 1 + scaled)
+            parameter.mul_((2 / fan_in) ** 0.5 if fan_in else 0.2)
+            if not fan_in and not name.endswith("bias"):
+                parameter.add_(1)
         hooks = [
             module.register_forward_pre_hook(_set_statistics(generator))
             for module in twin.modules()
@@ -206,13 +215,13 @@ def randomised(
     return twin
 
 
-def _noise(pool: Tensor, like: Tensor, generator: torch.Generator) -> Tensor:
-    """Numbers of the pool from a random place on, over and over."""
-    start = int(torch.randint(_POOL, (), generator=generator))
-    size = like.numel()
-    if size <= _POOL - start:
-        return pool[start : start + size].view(like.shape)
-    return pool.roll(-start).repeat(-(-size // _POOL))[:size].view(like.shape)
+def _draw(target: Tensor, pool: Tensor, generator: torch.Generator) -> None:
+    """Fill ``target`` with numbers of the pool from a random place on, over and over."""
+    place, filled = int(torch.randint(_POOL, (), generator=generator)), 0
+    while filled < len(target):
+        some = pool[place : place + len(target) - filled]
+        target[filled : filled + len(some)].copy_(some)
+        place, filled = 0, filled + len(some)
 
 
 def _set_statistics(generator: torch.Generator) -> Callable[[_NormBase, tuple[Tensor, ...]], None]:
@@ -323,6 +332,7 @@ class _Check:
         except Exception:  # a foreign forward may take no batch, or only this one
             self._model = randomised(model, generator, self._inputs, dtype)
         self._cuts = Cuts.of(space.groups, generator)
+        self._scratch: dict[str, Tensor] = {}
 
     def failure(self, groups: Sequence[ChannelGroup], number: int | None = None) -> Failure | None:
         """See :data:`Check`."""
@@ -335,7 +345,7 @@ class _Check:
                 if number not in (None, place):
                     continue
                 seed(0)
-                reference = expected(self._model, self._space, kept, self._inputs)
+                reference = expected(self._model, self._space, kept, self._inputs, scratch=self._scratch)
                 difference = self._difference(self._outputs(kept), reference)
                 if difference is not None:
                     return Failure(difference, number=place)
