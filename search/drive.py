@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING
 from search.finals import Finals
 from search.finish import FRONT, finish, write_front
 from search.forecast import expected_counts
+from search.jobs import Executor, Run, phase_of
 from search.journal import mend_journal, open_journal
-from search.local import LocalSearch, Run, phase_of
+from search.local import execute as execute_here
 from search.report import write_report
 from search.result import Result
+from search.schedule import Schedule
 from search.study import Book
 from search.weights import Weights
 
@@ -37,6 +39,7 @@ def drive(
     progress: Progress,
     clock: Clock,
     warnings: Sequence[str] = (),
+    execute: Executor = execute_here,
 ) -> Result:
     """Search, train the finals, judge and report, continuing whatever the folder holds.
 
@@ -48,6 +51,7 @@ def drive(
         progress: Who is told.
         clock: Started by the caller.
         warnings: Go into the result.
+        execute: Makes the evaluations.
 
     Raises:
         RuntimeError: If no candidate could be evaluated, or fvcore's count differs from the closed form.
@@ -59,8 +63,8 @@ def drive(
     for record in book.all_records():
         clock.before[phase_of(record.evaluation.rung)] += record.evaluation.seconds
         progress.evaluated(record)
-    LocalSearch(run).search()
-    contenders = Finals(run).contenders()
+    execute(run, Schedule(run))
+    contenders = Finals(run).contenders(execute)
     progress.begin("the front is final: scoring on test")
     result = finish(run, contenders, folder, warnings)
     progress.begin("writing the report")

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import logging
-from collections import Counter
+from collections import Counter, deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from evaluators.evaluation import METHODS, SEARCHED
 from search.encoding import share_of
 from search.front import front, spread
-from search.local import mark_of
+from search.jobs import Job, mark_of
 from search.seeds import seeded_generator
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from evaluators.candidate import Candidate
     from evaluators.evaluation import Method
     from search.front import Mark
-    from search.local import Run
+    from search.jobs import Executor, Run
     from search.study import Record
 
 logger = logging.getLogger(__name__)
@@ -57,18 +57,22 @@ class Finals:
     """
 
     def __init__(self, run: Run) -> None:
-        self._run = run
+        self.run = self._run = run
         self._rung = run.config.max_rung
         self._seeds = run.config.training_seeds if self._rung == 3 else (run.config.seed,)
 
-    def contenders(self) -> list[Contender]:
+    def contenders(self, execute: Executor) -> list[Contender]:
         """Points by ascending MACs, then the controls of each.
+
+        Args:
+            execute: Makes the evaluations that are missing.
 
         Raises:
             RuntimeError: If nothing was evaluated that could be a point.
         """
         points = self._rank_three() if self._rung == 3 else self._non_dominated()
         self._expect(points)
+        execute(self._run, _Missing(self, points))
         proposed = [self._contender(record.candidate, record.origin, None) for record in points]
         complete = {contender.candidate.id for contender in proposed if contender.records}
         if not complete:
@@ -77,11 +81,19 @@ class Finals:
             )
         controls = [
             self._contender(candidate, f"control: {kind}", record.evaluation.candidate)
-            for record in self._with_controls(points)
+            for record in self.with_controls(points)
             if record.evaluation.candidate in complete
             for kind, candidate in self.controls(record).items()
         ]
         return [contender for contender in (*proposed, *controls) if contender.records]
+
+    def jobs(self, candidate: Candidate, origin: str, control_of: str | None) -> list[Job]:
+        """Every evaluation that a point or a control needs."""
+        return [
+            Job(candidate, self._rung, method, seed, origin, control_of)
+            for method in METHODS[self._rung]
+            for seed in self._seeds
+        ]
 
     def controls(self, point: Record) -> dict[str, Candidate]:
         """Uniform and random widths with at most the point's MACs, within one step."""
@@ -113,7 +125,7 @@ class Finals:
         }
         return [records[mark.id] for mark in front(self._run.marks(self._rung))]
 
-    def _with_controls(self, points: list[Record]) -> list[Record]:
+    def with_controls(self, points: list[Record]) -> list[Record]:
         """All finals; of a larger front as many as there are finals, spread over its MACs."""
         if self._rung == 3:
             return points
@@ -130,42 +142,77 @@ class Finals:
         window = self._run.encoding.window
         return spread(marks, count, window.low, window.high)
 
-    def _contender(self, candidate: Candidate, origin: str, beside: str | None) -> Contender:
+    def _contender(self, candidate: Candidate, origin: str, control_of: str | None) -> Contender:
         """All methods and seeds; no records at all when one of them failed."""
-        records: dict[Method, tuple[Record, ...]] = {}
-        for method in METHODS[self._rung]:
-            found = [self._record(candidate, method, seed, origin, beside) for seed in self._seeds]
-            complete = tuple(record for record in found if record is not None)
-            if len(complete) < len(found):
-                return Contender(candidate, origin, {}, beside)
-            records[method] = complete
-        return Contender(candidate, origin, records, beside)
-
-    def _record(
-        self, candidate: Candidate, method: Method, seed: int, origin: str, beside: str | None
-    ) -> Record | None:
-        """The evaluation on record, or a new one; ``None`` if it raised, now or earlier."""
-        run = self._run
-        known = run.book.find(candidate.id, self._rung, method, seed)
-        if known is not None:
-            return known
-        if candidate.id in run.book.failures(self._rung):
-            return None
-        try:
-            record = run.evaluate(candidate, (self._rung, method, seed), origin, beside)
-        except Exception:
-            run.book.add_failure(self._rung, candidate.id, run.failed(candidate.id, self._rung))
-            return None
-        run.book.add(record, run.encoding.params(candidate.architecture, candidate.criteria))
-        run.progress.evaluated(record)
-        return record
+        found = {job.key: self._run.book.find(*job.key) for job in self.jobs(candidate, origin, control_of)}
+        records: dict[Method, list[Record]] = {}
+        for (_, _, method, _), record in found.items():
+            if record is None:
+                return Contender(candidate, origin, {}, control_of)
+            records.setdefault(method, []).append(record)
+        return Contender(candidate, origin, {m: tuple(rs) for m, rs in records.items()}, control_of)
 
     def _expect(self, points: list[Record]) -> None:
         each = len(METHODS[self._rung]) * len(self._seeds)
-        num_controls = len(self._with_controls(points)) * len(CONTROLS)
+        num_controls = len(self.with_controls(points)) * len(CONTROLS)
         searched = len(self._run.marks(1)) if self._rung == 1 else 0
         if self._rung != 2:
             self._run.progress.expect({self._rung: searched + each * (len(points) + num_controls)})
+
+
+class _Missing:
+    """Implements :class:`search.jobs.Jobs`: points, and the controls of each once it is complete.
+
+    Args:
+        finals: Says what is needed.
+        points: By ascending MACs.
+    """
+
+    def __init__(self, finals: Finals, points: list[Record]) -> None:
+        self._finals, self._run = finals, finals.run
+        self._queue = deque(
+            job for record in points for job in finals.jobs(record.candidate, record.origin, None)
+        )
+        self._without_controls = finals.with_controls(points)
+        self._running: set[tuple[object, ...]] = set()
+
+    def next(self) -> Job | None:
+        """As :meth:`search.jobs.Jobs.next`."""
+        while True:
+            if not self._queue:
+                self._add_controls()
+            if not self._queue:
+                return None
+            job = self._queue.popleft()
+            failed = job.candidate.id in self._run.book.failures(job.rung)
+            if not failed and job.key not in self._running and self._run.book.find(*job.key) is None:
+                self._running.add(job.key)
+                return job
+
+    def done(self, job: Job, record: Record) -> None:
+        """As :meth:`search.jobs.Jobs.done`."""
+        self._running.discard(job.key)
+        self._run.add(record)
+
+    def failed(self, job: Job, trace: str) -> bool:
+        """As :meth:`search.jobs.Jobs.failed`; the run goes on without the candidate."""
+        self._running.discard(job.key)
+        self._run.tell_failure(job, trace)
+        self._run.book.add_failure(job.rung, job.candidate.id, trace)
+        return False
+
+    def _add_controls(self) -> None:
+        waiting = []
+        for point in self._without_controls:
+            wanted = self._finals.jobs(point.candidate, point.origin, None)
+            if all(self._run.book.find(*job.key) for job in wanted):
+                for kind, candidate in self._finals.controls(point).items():
+                    self._queue += self._finals.jobs(
+                        candidate, f"control: {kind}", point.evaluation.candidate
+                    )
+            else:
+                waiting.append(point)
+        self._without_controls = waiting
 
 
 def _most_frequent(criteria: Iterable[str], default: str) -> str:

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from evaluators.evaluation import Method
     from search.finals import Contender
-    from search.local import Run
+    from search.jobs import Run
     from search.study import Record
 
 logger = logging.getLogger(__name__)

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING
 from spaces.surgery import write_architecture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
     from pathlib import Path
 
-    from torch import nn
+    from torch import Tensor, nn
 
     from evaluators.evaluation import Evaluation
     from search.problem import Problem
@@ -33,10 +33,10 @@ class Weights:
     folder: Path
     problem: Problem
 
-    def keep(self, record: Record, model: nn.Module) -> None:
+    def keep(self, record: Record, weights: Mapping[str, Tensor]) -> None:
         """Save the network that earned an evaluation; it appears whole or not at all."""
         document = self.problem.evaluator.architecture_document(record.candidate)
-        write_architecture(self._path(record.evaluation), document, model.state_dict())
+        write_architecture(self._path(record.evaluation), document, weights)
 
     def load(self, record: Record) -> nn.Module:
         """The network that earned an evaluation; made again where its weights are gone."""
@@ -50,7 +50,7 @@ class Weights:
         outcome = self.problem.evaluator.evaluate(
             record.candidate, rung=evaluation.rung, method=evaluation.method, seed=evaluation.seed
         )
-        self.keep(record, outcome.model)
+        self.keep(record, outcome.model.state_dict())
         return outcome.model.eval()
 
     def drop_all_but(self, candidates: Iterable[str]) -> None:

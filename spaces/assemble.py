@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
+from itertools import pairwise
 from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
@@ -52,15 +53,19 @@ class _Units:
 
     def by_signature(self) -> dict[Signature, list[int]]:
         """Units with the same number of slots in the same places are interchangeable."""
-        signatures: dict[int, list[tuple[int, int]]] = {}
-        for root, owner, count in zip(
-            self.root.tolist(), self.owner.tolist(), self.count.tolist(), strict=True
-        ):
-            signatures.setdefault(root, []).append((owner, count))
-        groups: dict[Signature, list[int]] = {}
-        for root, signature in signatures.items():
-            groups.setdefault(tuple(signature), []).append(root)
-        return groups
+        if not len(self.root):
+            return {}
+        rows = np.stack([self.owner, self.count], axis=1)
+        starts = np.flatnonzero(np.diff(self.root, prepend=-1)).tolist()  # rows come by ascending root
+        alike: dict[bytes, tuple[int, list[int]]] = {}
+        for number, (start, end) in enumerate(pairwise([*starts, len(rows)])):
+            _, members = alike.setdefault(rows[start:end].tobytes(), (number, []))
+            members.append(int(self.root[start]))
+        ends = [*starts[1:], len(rows)]
+        return {
+            tuple(map(tuple, rows[starts[number] : ends[number]].tolist())): members
+            for number, members in alike.values()
+        }
 
 
 def _named_options(option: str, numbers: Mapping[str, Number]) -> list[tuple[str, Number]]:

@@ -30,6 +30,8 @@ class InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kwargs.get("dtype") in _LONG:
             kwargs = {**kwargs, "dtype": _LONG[kwargs["dtype"]]}
         made = func(*args, **kwargs)
+        if isinstance(made, Tensor) and made.dtype not in _LONG:
+            return made  # as nearly always
         # What an operator writes into stays what it is.
         given = {id(x) for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
 

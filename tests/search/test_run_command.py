@@ -290,7 +290,7 @@ def test_ctrl_c_says_how_to_continue_and_leaves_a_resumable_run(call, tmp_path: 
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr("search.local.LocalSearch.search", interrupted)
+        patch.setattr("search.schedule.Schedule.next", interrupted)
         code, _, err = call("--budget", "3", "--max-rung", "1")
     assert code == 1
     assert err == "search.run: stopped; continue with: python -m search.run --resume --out runs/stripes\n"

@@ -224,7 +224,7 @@ def test_a_time_budget_counts_earlier_sessions(run_fake) -> None:
 
 def test_promotion_stops_with_the_time(run_fake, monkeypatch) -> None:
     now = 0.0
-    monkeypatch.setattr("search.local.time.monotonic", lambda: now)
+    monkeypatch.setattr("search.schedule.time.monotonic", lambda: now)
     problem = make_problem()
     evaluate = problem.evaluator.evaluate
 

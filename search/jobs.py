@@ -1,0 +1,173 @@
+"""What is to be evaluated, and what every step of a run shares."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Protocol
+
+from evaluators.evaluation import METHODS, SEARCHED
+from search.front import Mark, front
+from search.limits import Budget
+from search.problem import Clock
+from search.study import Record
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from torch import Tensor
+
+    from evaluators.candidate import Candidate
+    from evaluators.evaluation import Evaluation, Method
+    from search.config import RunConfig
+    from search.encoding import Encoding
+    from search.problem import Problem
+    from search.progress import Progress
+    from search.study import Book, Proposal
+    from search.weights import Weights
+
+logger = logging.getLogger(__name__)
+
+#: A run whose first evaluations all fail has a defect that more of them will not mend.
+HOPELESS = 3
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Job:
+    """One evaluation that is to be made.
+
+    Attributes:
+        candidate: What is evaluated.
+        rung: Fidelity.
+        method: Where the weights come from.
+        seed: Of the training.
+        origin: Who proposed the candidate, see :class:`search.study.Record`.
+        control_of: For a control, the id of the point that it stands beside.
+        proposal: Its trial, on the rung of proposals.
+    """
+
+    candidate: Candidate
+    rung: int
+    method: Method
+    seed: int
+    origin: str
+    control_of: str | None = None
+    proposal: Proposal | None = None
+
+    @property
+    def key(self) -> tuple[str, int, Method, int]:
+        """What :meth:`search.study.Book.find` knows it by."""
+        return self.candidate.id, self.rung, self.method, self.seed
+
+
+class Jobs(Protocol):
+    """Decides what is evaluated next; knows what runs, so that nothing is evaluated twice."""
+
+    def next(self) -> Job | None:
+        """The next evaluation; ``None`` where none is left, or none before another one ends."""
+        ...
+
+    def done(self, job: Job, record: Record) -> None:
+        """Put an evaluation on record."""
+        ...
+
+    def failed(self, job: Job, trace: str) -> bool:
+        """Put on record that an evaluation raised; whether to give up: every one so far did."""
+        ...
+
+
+@dataclass(eq=False)
+class Run:
+    """Everything that the steps of one run share.
+
+    Attributes:
+        problem: What is searched.
+        config: The run's settings.
+        encoding: Between candidates and parameters.
+        book: The record.
+        weights: Where networks of the highest rung are kept.
+        progress: Who is told.
+        clock: Where time goes.
+    """
+
+    problem: Problem
+    config: RunConfig
+    encoding: Encoding
+    book: Book
+    weights: Weights
+    progress: Progress
+    clock: Clock = field(default_factory=Clock)
+
+    @cached_property
+    def budget(self) -> Budget:
+        """What may be spent."""
+        return Budget.parse(self.config.budget)
+
+    @property
+    def num_reserved(self) -> int:
+        """Evaluations of a count budget left for controls: they run on rung 1 where it is the last one."""
+        if self.config.max_rung > 1 or self.budget.evaluations is None:
+            return 0
+        planned = min(2 * self.config.final, self.budget.evaluations // 4)
+        return max(planned, sum(record.is_control for record in self.book.records(1)))
+
+    def marks(self, rung: int) -> list[Mark]:
+        """Scores by which proposals are compared on rung 1 or 2; for rung 3 see :mod:`search.finals`."""
+        records = self.book.records(rung)
+        return [mark_of(r) for r in records if not r.is_control and r.evaluation.method == SEARCHED.get(rung)]
+
+    def described(self, job: Job) -> str:
+        """For the reader of the progress."""
+        space = self.problem.space
+        share = space.macs(job.candidate.architecture) / space.macs(space.dense)
+        return f"rung {job.rung}: {job.candidate.id}, {job.method}, {share:.1%} MACs, {job.origin}"
+
+    def record(self, job: Job, evaluation: Evaluation, weights: Mapping[str, Tensor]) -> Record:
+        """What is to be recorded of an evaluation; on the highest rung its weights are kept first."""
+        candidate = job.candidate
+        criteria = dict(candidate.chosen)
+        record = Record(evaluation, job.origin, dict(candidate.architecture.items), criteria, job.control_of)
+        if job.rung == self.config.max_rung and self._may_matter(record):
+            self.weights.keep(record, weights)
+        return record
+
+    def add(self, record: Record) -> None:
+        """Put an evaluation that nobody proposed on record."""
+        self.book.add(record, self.encoding.params(record.candidate.architecture, record.criteria))
+        self.progress.evaluated(record)
+
+    def tell_failure(self, job: Job, trace: str) -> None:
+        """Tell and log that an evaluation raised; recording is the caller's."""
+        logger.error("candidate %s failed on rung %d\n%s", job.candidate.id, job.rung, trace)
+        reason = trace.rstrip().splitlines()[-1]
+        self.progress.say(f"candidate {job.candidate.id} failed on rung {job.rung}: {reason}")
+
+    def is_hopeless(self, rung: int) -> bool:
+        """Whether several evaluations of a rung raised and none did not."""
+        return not self.book.records(rung) and len(self.book.failures(rung)) >= HOPELESS
+
+    def _may_matter(self, record: Record) -> bool:
+        """Whether a network of the highest rung can still be part of the result."""
+        rung, method = record.evaluation.rung, record.evaluation.method
+        if method not in METHODS[rung]:
+            return False
+        if record.is_control or method != SEARCHED.get(rung):
+            return True
+        mark = mark_of(record)
+        return mark in front([*self.marks(rung), mark])
+
+
+#: Makes every evaluation that is wanted.
+Executor = Callable[[Run, Jobs], None]
+
+
+def phase_of(rung: int) -> str:
+    """Name under which the time of a rung's evaluations is counted."""
+    return "finals" if rung == 3 else f"rung-{rung}"
+
+
+def mark_of(record: Record) -> Mark:
+    """An evaluation as fronts see it."""
+    return Mark(record.evaluation.macs, record.evaluation.score, record.evaluation.candidate)
