@@ -24,7 +24,7 @@ from spaces.follow import Watch, Whereabouts
 from spaces.places import frames_of, line_among
 from spaces.structure import flatten
 from spaces.surgery import cut
-from spaces.verify import Cuts, Failure, first_line
+from spaces.verify import Cuts, Failure, first_line, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -40,6 +40,9 @@ if TYPE_CHECKING:
 
 #: Pairs of integers that are tried where none helps alone; a module with more has other troubles.
 _MOST_PAIRS = 15
+
+#: Blocks of one kind in which nothing helped, after which others like them are not looked at.
+_ENOUGH = 3
 
 #: Integers that follow a cut, and labels of the dimensions whose sizes they are.
 Mended = Mapping[Attribute, "NDArray[np.int64]"]
@@ -69,8 +72,9 @@ class Mender:
         self._bare = space
         # By the identity of label vectors, which the candidates keep alive.
         self._known_sizes: dict[int, tuple[int, tuple[int, ...]] | None] = {}
-        #: Places where no integer helped.
-        self._hopeless: set[tuple[tuple[str, ...], str | None]] = set()
+        self._options_of: dict[Attribute, list[NDArray[np.int64]]] = {}
+        #: Places where no integer helped, by module and by kind of module.
+        self._hopeless: Counter[tuple[str, str | None]] = Counter()
         self._structure = shapes(model(*inputs[0], **inputs[1]))
         self._cuts = Cuts.of(space.groups, torch.Generator().manual_seed(0))
 
@@ -110,14 +114,14 @@ class Mender:
     def _mend(self, run: Callable[[Mended], _Attempt], failed: _Attempt) -> _Attempt | None:
         """Mend the integer that lets the network run furthest, of the innermost module that has one."""
         assert failed.failure is not None
-        where = (failed.failure.modules, failed.failure.line)
-        if where in self._hopeless:
+        module, line = failed.failure.modules[-1], failed.failure.line
+        if self._hopeless[module, line] or self._hopeless[kind_of(module), line] >= _ENOUGH:
             return None
-        for module in self._candidates.near(failed.failure.modules):
-            alone = self._candidates.in_module(module)
+        for near in self._candidates.near(failed.failure.modules):
+            alone = self._candidates.in_module(near)
             # ``width // num_heads`` needs both.
             pairs = [[*one, *other] for one, other in combinations(alone, 2)]
-            innermost = module == failed.failure.modules[-1]
+            innermost = near == module
             for attempts in (alone, pairs if innermost and len(pairs) <= _MOST_PAIRS else []):
                 best, chosen = failed, self.mended
                 for attributes in attempts:
@@ -131,17 +135,21 @@ class Mender:
                 if best is not failed:
                     self.mended = chosen
                     return best
-        self._hopeless.add(where)
+        self._hopeless[module, line] += 1
+        self._hopeless[kind_of(module), line] += 1
         return None
 
     def _options(self, attribute: Attribute) -> list[NDArray[np.int64]]:
         """Every different way in which an integer may follow the widths."""
+        if attribute in self._options_of:
+            return self._options_of[attribute]
         options: dict[Mend, NDArray[np.int64]] = {}
         for vector in self._candidates.vectors[attribute].values():
             mend = self._sizes.mend(attribute, vector)
             if mend.per_unit and self._sizes.is_linear(vector):
                 options.setdefault(mend, vector)
-        return list(options.values())
+        self._options_of[attribute] = list(options.values())
+        return self._options_of[attribute]
 
     def _with(self, attributes: Sequence[Attribute], number: int) -> dict[Attribute, NDArray[np.int64]]:
         """What was mended, some more integers, and the same ones in modules of the same class."""

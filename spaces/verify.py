@@ -113,8 +113,8 @@ def culprits(groups: Sequence[ChannelGroup], failure: Check) -> dict[str, Failur
         if what is None:
             return found
         # Blocks of one kind stand or fall together, which saves looking at each.
-        kinds = {_kind(name) for name in found}
-        alike = [group for group in what.suspects(rest) if _kind(group.name) in kinds]
+        kinds = {kind_of(name) for name in found}
+        alike = [group for group in what.suspects(rest) if kind_of(group.name) in kinds]
         if alike:
             found |= {group.name: what for group in alike}
         else:
@@ -154,7 +154,7 @@ def _guilty(
     return _guilty(first, [*others, *second], what, failure)
 
 
-def _kind(name: str) -> str:
+def kind_of(name: str) -> str:
     """The name without the numbers that tell blocks apart."""
     return re.sub(r"\d+", "#", name)
 
