@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import math
+from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -10,7 +12,11 @@ import click
 from evaluators.options import OptionError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
+
+    from torch import nn
+
+    from spaces.space import Space
 
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 _Number = TypeVar("_Number", int, float)
@@ -104,6 +110,29 @@ def trace_arguments(
         "divisor_of": divisors_of(divisor_of),
         "smallest_of": smallest_shares_of(smallest_of),
     }
+
+
+def check_patterns(arguments: Mapping[str, Any], model: nn.Module, space: Space) -> None:
+    """Refuse patterns that fit nothing, as a misspelt name does.
+
+    Args:
+        arguments: From :func:`trace_arguments`.
+        model: What was traced with them.
+        space: What came out.
+
+    Raises:
+        OptionError: If a pattern fits no group, frozen ones included, or no module.
+    """
+    groups = list(dict.fromkeys([*(g.name for g in space.groups), *(f.name for f in space.frozen)]))
+    modules = [name for name, _ in model.named_modules() if name]
+    for option in ("include", "exclude", "ignore", "divisor_of", "smallest_of"):
+        names, kind = (modules, "module") if option == "ignore" else (groups, "group")
+        for pattern in arguments[option]:
+            if not any(fnmatchcase(name, pattern) for name in names):
+                close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+                hint = f"; try {', '.join(close)}" if close else ""
+                rule = f"fits no {kind} of the model{hint}."
+                raise OptionError(option.replace("_", "-"), repr(pattern), rule)
 
 
 def divisors_of(texts: Sequence[str]) -> dict[str, int]:

@@ -25,6 +25,7 @@ from search.forecast import Forecast
 from search.limits import Budget, Window, memory_bytes
 from search.samplers import population
 from search.seeds import num_targets
+from search.space_options import check_patterns
 from spaces.trace import trace
 
 if TYPE_CHECKING:
@@ -61,6 +62,7 @@ def survey(config: RunConfig) -> Survey:
     task = load_task(config.task, task_options(config))
     arguments = config.trace_arguments(divisor=task.divisor)
     space = trace(task.model, task.example_inputs, **arguments)
+    check_patterns(arguments, task.model, space)
     _check_groups(config, space)
     _check_cost(config, task, space)
     check_criteria(task, space, config.criteria)

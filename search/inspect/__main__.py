@@ -21,7 +21,7 @@ from search.inspect.inspection import Inspection, inspect_space
 from search.inspect.picture import check_picture, write_picture
 from search.inspect.subject import find_subject
 from search.inspect.table import print_inspection
-from search.space_options import space_options, trace_arguments
+from search.space_options import check_patterns, space_options, trace_arguments
 from spaces.trace import trace
 
 if TYPE_CHECKING:
@@ -115,6 +115,7 @@ def _inspected(subject: Subject, settings: dict[str, Any]) -> Inspection:
         except ValueError as error:
             raise OptionError(subject.option, subject.name, str(error)) from error
         seconds = time.monotonic() - start
+        check_patterns(settings, model, space)
         return inspect_space(subject.name, model, inputs, space, seconds=seconds, settings=settings)
 
 
