@@ -28,6 +28,10 @@ def document(found: Inspection) -> dict[str, Any]:
         },
         "log10_architectures": found.log10_architectures,
         "groups": [asdict(group) for group in found.groups],
+        "mends": [
+            asdict(mend.attribute) | {"fixed": mend.fixed, "per_unit": dict(mend.per_unit)}
+            for mend in found.mends
+        ],
         "frozen": [asdict(one) for one in found.frozen],
         "layers": [
             asdict(layer) | {"parts": dict(layer.parts), "stays": layer.stays} for layer in found.layers

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from spaces.attributes import Mend
     from spaces.frozen import Frozen
     from spaces.groups import ChannelGroup
     from spaces.space import Space
@@ -76,6 +77,7 @@ class Inspection:
         other_macs: Multiply-adds of products of activations, which no layer has.
         seconds: That tracing took.
         warnings: What the trace warns of.
+        mends: Integers of modules that follow the widths.
     """
 
     model: str
@@ -92,6 +94,7 @@ class Inspection:
     other_macs: int
     seconds: float
     warnings: tuple[str, ...] = field(default=())
+    mends: tuple[Mend, ...] = field(default=())
 
 
 def inspect_space(
@@ -133,6 +136,7 @@ def inspect_space(
         other_macs=reads.others,
         seconds=seconds,
         warnings=space.warnings,
+        mends=space.mends,
     )
 
 

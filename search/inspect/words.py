@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import TYPE_CHECKING
 
 from search.inspect.names import in_words, one_line
 from search.report.words import count, duration, share
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     from search.inspect.bundles import Bundle
     from search.inspect.inspection import GroupFacts, Inspection
     from search.inspect.layers import Layer
+    from spaces.attributes import Mend
 
 
 def summary_lines(found: Inspection) -> list[str]:
@@ -26,8 +30,18 @@ def summary_lines(found: Inspection) -> list[str]:
         )
     else:
         lines.append("nothing in it can be pruned")
+    if found.mends:
+        lines.append(f"integers of its modules that follow the widths: {_mended(found.mends)}")
     lines.append(f"traced in {duration(found.seconds)}; {_settings(found)}")
     return lines
+
+
+def _mended(mends: Sequence[Mend]) -> str:
+    names = Counter(
+        m.attribute.name if m.attribute.index is None else f"{m.attribute.name}[{m.attribute.index}]"
+        for m in mends
+    )
+    return one_line(", ".join(f"{name} of {_plural(n, 'module')}" for name, n in names.items()), 300)
 
 
 def _settings(found: Inspection) -> str:

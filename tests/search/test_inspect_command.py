@@ -18,6 +18,8 @@ from search.inspect import busy
 from search.inspect.__main__ import inspect
 from search.inspect.document import document
 from search.inspect.table import print_inspection
+from search.inspect.words import summary_lines
+from spaces.attributes import Attribute, Mend
 
 NETWORK = """
 import warnings
@@ -147,6 +149,7 @@ def test_the_document_has_these_keys():
         "smallest",
         "log10_architectures",
         "groups",
+        "mends",
         "frozen",
         "layers",
         "other_macs",
@@ -347,3 +350,24 @@ def test_a_log_is_told_nothing(monkeypatch):
     with busy.busy("tracing resnet"):
         pass
     assert log.getvalue() == ""
+
+
+def test_integers_that_follow_the_widths_are_told() -> None:
+    found = replace(
+        inspection(),
+        mends=(
+            Mend(Attribute("block", "heads"), 0, (("stem", 2),)),
+            Mend(Attribute("head", "heads"), 1, (("stem", 1),)),
+            Mend(Attribute("", "shape", 2), 0, (("conv1", 1),)),
+        ),
+    )
+    line = "integers of its modules that follow the widths: heads of 2 modules, shape[2] of 1 module"
+    assert line in summary_lines(found)
+    assert document(found)["mends"][2] == {
+        "module": "",
+        "name": "shape",
+        "index": 2,
+        "fixed": 0,
+        "per_unit": {"conv1": 1},
+    }
+    assert not any("integers" in text for text in summary_lines(inspection()))
