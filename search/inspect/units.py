@@ -20,6 +20,9 @@ _HEADS = ("num_heads", "num_attention_heads", "n_heads", "n_head", "nhead", "hea
 def unit_words(model: nn.Module, group: ChannelGroup) -> str:
     """``channel``, ``head of 64``, ``channel of 12 heads``, ``conv group of 4``, ``unit of 8 channels``."""
     size = group.unit_channels
+    conv_groups = _narrower(model, group)
+    if conv_groups is not None:
+        return f"channel of {conv_groups} conv groups"
     if size == 1:
         return "channel"
     # Other places have several slots per channel, or one per unit as a table of biases per head has.
@@ -43,6 +46,19 @@ def unit_words(model: nn.Module, group: ChannelGroup) -> str:
     ):
         return f"norm group of {size}"
     return f"unit of {size} channels"
+
+
+def _narrower(model: nn.Module, group: ChannelGroup) -> int | None:
+    """Conv groups of a layer each of which loses a channel with every unit."""
+    for member in group.members:
+        module = model.get_submodule(_owner(member))
+        if not isinstance(module, _ConvNd) or module.groups == 1:
+            continue
+        of_unit = member.slots[0] // (module.weight.shape[0] // module.groups)
+        one_of_each = len(of_unit) == module.groups and bool((np.diff(of_unit) == 1).all())
+        if member.dim == 1 or (member.dim == 0 and one_of_each):
+            return int(module.groups)
+    return None
 
 
 def _is_conv_group(module: nn.Module, group: ChannelGroup) -> bool:

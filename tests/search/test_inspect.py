@@ -213,6 +213,18 @@ def test_units_in_words(model, name, slots, words):
     assert unit_words(model, group(name, slots)) == words
 
 
+@pytest.mark.parametrize(
+    ("groups", "words"), [(2, {"channel of 2 conv groups"}), (6, {"conv group of 2"}), (12, {"channel"})]
+)
+@pytest.mark.parametrize("layer", [nn.Conv2d, nn.ConvTranspose2d])
+def test_conv_groups_that_go_and_those_that_become_narrower(layer, groups, words):
+    model = nn.Sequential(
+        nn.Conv2d(3, 12, 1), nn.ReLU(), layer(12, 12, 3, groups=groups), nn.Conv2d(12, 3, 1)
+    )
+    space = trace(model, torch.zeros(1, 3, 8, 8))
+    assert {unit_words(model, one) for one in space.groups} == words
+
+
 def test_a_head_is_found_though_other_places_have_more_slots():
     """A packed projection has three slots per channel of the output projection."""
     model = nn.ModuleDict({"a": Heads(2)})
