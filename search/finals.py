@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections import Counter, deque
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from evaluators.evaluation import METHODS, SEARCHED
@@ -72,7 +73,8 @@ class Finals:
         """
         points = self._rank_three() if self._rung == 3 else self._non_dominated()
         self._expect(points)
-        execute(self._run, _Missing(self, points))
+        missing = _Missing(self, points)
+        execute(self._run, missing)
         proposed = [self._contender(record.candidate, record.origin, None) for record in points]
         complete = {contender.candidate.id for contender in proposed if contender.records}
         if not complete:
@@ -81,7 +83,7 @@ class Finals:
             )
         controls = [
             self._contender(candidate, f"control: {kind}", record.evaluation.candidate)
-            for record in self.with_controls(points)
+            for record in missing.with_controls
             if record.evaluation.candidate in complete
             for kind, candidate in self.controls(record).items()
         ]
@@ -173,8 +175,14 @@ class _Missing:
         self._queue = deque(
             job for record in points for job in finals.jobs(record.candidate, record.origin, None)
         )
-        self._without_controls = finals.with_controls(points)
+        self._points = points
+        self._without_controls: list[Record] | None = None
         self._running: set[tuple[object, ...]] = set()
+
+    @cached_property
+    def with_controls(self) -> list[Record]:
+        """Points beside which controls stand: fixed once no point is to be evaluated any more."""
+        return self._finals.with_controls(self._points)
 
     def next(self) -> Job | None:
         """As :meth:`search.jobs.Jobs.next`."""
@@ -202,6 +210,10 @@ class _Missing:
         return False
 
     def _add_controls(self) -> None:
+        if self._without_controls is None:
+            if self._running and self._run.config.max_rung < 3:
+                return  # failures of points leave less room for controls
+            self._without_controls = self.with_controls
         waiting = []
         for point in self._without_controls:
             wanted = self._finals.jobs(point.candidate, point.origin, None)

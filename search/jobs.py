@@ -63,7 +63,10 @@ class Job:
 
 
 class Jobs(Protocol):
-    """Decides what is evaluated next; knows what runs, so that nothing is evaluated twice."""
+    """Decides what is evaluated next; knows what runs, so that nothing is evaluated twice.
+
+    An executor calls :meth:`Run.record` and :meth:`done` of one evaluation before those of another.
+    """
 
     def next(self) -> Job | None:
         """The next evaluation; ``None`` where none is left, or none before another one ends."""

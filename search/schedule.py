@@ -55,6 +55,7 @@ class Schedule:
         #: By candidate, the proposals that came to one which runs already.
         self._proposed: dict[str, list[Proposal]] = {}
         self._climbing: set[str] = set()
+        self._said_exhausted = False
 
     def next(self) -> Job | None:
         """Recover, promote, or propose."""
@@ -158,10 +159,12 @@ class Schedule:
     def _is_exhausted(self) -> bool:
         if self._book.num_fruitless() < FRUITLESS:
             return False
-        self._run.progress.say(
-            f"the last {FRUITLESS} proposals brought nothing new: the space is exhausted after "
-            f"{self._num_evaluated()} candidates"
-        )
+        if not self._said_exhausted:
+            self._said_exhausted = True
+            self._run.progress.say(
+                f"the last {FRUITLESS} proposals brought nothing new: the space is exhausted after "
+                f"{self._num_evaluated()} candidates"
+            )
         return True
 
     # -- promotions -------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
+import re
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -124,12 +125,15 @@ def check_patterns(arguments: Mapping[str, Any], model: nn.Module, space: Space)
         OptionError: If a pattern fits no group, frozen ones included, or no module.
     """
     groups = list(dict.fromkeys([*(g.name for g in space.groups), *(f.name for f in space.frozen)]))
-    modules = [name for name, _ in model.named_modules() if name]
+    modules = [name for name, _ in model.named_modules()]
     for option in ("include", "exclude", "ignore", "divisor_of", "smallest_of"):
         names, kind = (modules, "module") if option == "ignore" else (groups, "group")
         for pattern in arguments[option]:
-            if not any(fnmatchcase(name, pattern) for name in names):
-                close = difflib.get_close_matches(pattern, names, n=3, cutoff=0.3) or names[:3]
+            # What stays whole is named after its layer, without the number of a second group of it.
+            forms = (pattern,) if kind == "module" else (pattern, re.sub(r"#[\d*?]+$", "", pattern))
+            if not any(fnmatchcase(name, form) for name in names for form in forms):
+                named = [name for name in names if name]
+                close = difflib.get_close_matches(pattern, named, n=3, cutoff=0.3) or named[:3]
                 hint = f"; try {', '.join(close)}" if close else ""
                 rule = f"fits no {kind} of the model{hint}."
                 raise OptionError(option.replace("_", "-"), repr(pattern), rule)

@@ -30,15 +30,9 @@ class InDouble(TorchDispatchMode):  # type: ignore[no-untyped-call]
         if kwargs.get("dtype") in _LONG:
             kwargs = {**kwargs, "dtype": _LONG[kwargs["dtype"]]}
         made = func(*args, **kwargs)
-        if isinstance(made, Tensor) and made.dtype not in _LONG:
-            return made  # as nearly always
-        # What an operator writes into stays what it is.
-        given = {id(x) for x in pytree.tree_leaves((args, kwargs)) if isinstance(x, Tensor)}
-
-        def lengthened(x: Tensor) -> Tensor:
-            return x.to(_LONG[x.dtype]) if x.dtype in _LONG and id(x) not in given else x
-
-        return pytree.tree_map_only(Tensor, lengthened, made)
+        if any(result.alias_info is not None for result in func._schema.returns):
+            return made  # a view, or what was written into: a copy would lose what is written next
+        return pytree.tree_map_only(Tensor, lambda x: x.to(_LONG.get(x.dtype, x.dtype)), made)
 
 
 def full_precision(model: nn.Module) -> contextlib.AbstractContextManager[object]:

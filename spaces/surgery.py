@@ -223,11 +223,15 @@ def _copy_with(model: nn.Module, slots: KeptSlots, attributes: Mapping[Attribute
             small = nn.Parameter(small, requires_grad=tensor.requires_grad)
         replaced[id(tensor)] = small
     twin = duplicate(model, replaced)
+    # By identity: a tied parameter has the name of its first owner only.
+    kept_rows = {
+        id(tensor): slots[name][0] for name, tensor in _tensors(model).items() if 0 in slots.get(name, {})
+    }
     owners = {name.rpartition(".")[0] for name in slots}
     owners |= {name.rpartition(".")[0] for name in owners}
     for name, module in twin.named_modules():
         if name in owners:
-            mend_sizes(module, _kept_rows(name, module, slots))
+            mend_sizes(module, _kept_rows(model.get_submodule(name), kept_rows))
     for module in twin.modules():
         if isinstance(module, nn.TransformerEncoder):
             # Nested tensors would go through fused kernels, which know nothing of fewer heads.
@@ -237,12 +241,10 @@ def _copy_with(model: nn.Module, slots: KeptSlots, attributes: Mapping[Attribute
     return twin
 
 
-def _kept_rows(name: str, module: nn.Module, slots: KeptSlots) -> NDArray[np.int64] | None:
+def _kept_rows(dense: nn.Module, kept_rows: Mapping[int, NDArray[np.int64]]) -> NDArray[np.int64] | None:
     """Indices that stay of the first dimension of a module's weight, which a parametrization may make."""
-    own = [
-        f"{name}.{weight}" if name else weight for weight, some in module.named_parameters() if some.dim() > 1
-    ]
-    return next((slots[weight][0] for weight in own if 0 in slots.get(weight, {})), None)
+    weights = (parameter for parameter in dense.parameters() if parameter.dim() > 1)
+    return next((kept_rows[id(weight)] for weight in weights if id(weight) in kept_rows), None)
 
 
 def _read_architecture(path: Path, model: nn.Module) -> tuple[KeptSlots, dict[Attribute, int]]:

@@ -22,12 +22,14 @@ class Remains:
         groups: Conv groups that stay.
         outputs: Outputs that stay, within each conv group that stays.
         columns: Columns of the unfolded inputs that stay, within each conv group; without the constant.
+        per_group: Outputs of each conv group of the dense layer.
         is_narrower: Whether some columns went.
     """
 
     groups: Tensor
     outputs: Tensor
     columns: Tensor
+    per_group: int
     is_narrower: bool
 
     @classmethod
@@ -40,16 +42,15 @@ class Remains:
         channels = torch.from_numpy(cut[1]) if 1 in cut else torch.arange(weight.shape[1])
         groups, taps = num_groups(dense), num_taps(dense)
         per_group = weight.shape[0] // groups
-        # Conv groups go whole; only a layer with a single one loses some of its outputs.
-        stay = torch.unique(rows // per_group)
-        outputs = rows if groups == 1 else torch.arange(per_group)
+        # Either some conv groups go, or all of them lose the same outputs.
+        stay, outputs = torch.unique(rows // per_group), torch.unique(rows % per_group)
         columns = (channels[:, None] * taps + torch.arange(taps)).flatten()
-        return cls(stay, outputs, columns, is_narrower=1 in cut)
+        return cls(stay, outputs, columns, per_group, is_narrower=1 in cut)
 
     @property
     def channels_out(self) -> Tensor:
         """Outputs that stay, counted over all conv groups of the dense layer."""
-        return (self.groups[:, None] * len(self.outputs) + self.outputs).flatten()
+        return (self.groups[:, None] * self.per_group + self.outputs).flatten()
 
 
 def inherited_weights(layer: nn.Module) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from evaluators.scoring import call, eval_mode
-from evaluators.statistics.sites import LINEAR_LAYERS, channels_last
+from evaluators.statistics.sites import LINEAR_LAYERS, channels_last, input_channels
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -176,7 +176,10 @@ def _readers(model: nn.Module, groups: Sequence[ChannelGroup]) -> dict[str, list
         members = [member for member in group.members if member.role == "input"]
         layers = [member.tensor.removesuffix(".weight") for member in members]
         if members and all(isinstance(modules.get(layer), LINEAR_LAYERS) for layer in layers):
-            slots = [torch.from_numpy(member.slots.copy()) for member in members]
+            slots = [
+                input_channels(modules[layer], torch.from_numpy(member.slots.copy()))
+                for layer, member in zip(layers, members, strict=True)
+            ]
             found[group.name] = list(zip(layers, slots, strict=True))
     return found
 

@@ -15,7 +15,7 @@ from evaluators.scoring import call, eval_mode
 from evaluators.statistics.curvature import differentiable
 from evaluators.statistics.layers import Layer, find_layers, watched
 from evaluators.statistics.records import Statistics, UnitStatistics
-from evaluators.statistics.sites import channels_last, num_groups
+from evaluators.statistics.sites import channels_last, input_channels, num_channels, num_groups
 from evaluators.statistics.sums import ChannelSums, MomentSums, joint_histogram, moments_bytes, num_columns
 from evaluators.statistics.targets import collect_targets
 
@@ -146,7 +146,9 @@ class _Sweep:
             name: MomentSums(name, module, num_batches, whole=name in whole)
             for name, module in self._modules.items()
         }
-        self._channels = {name: ChannelSums.of(_channels(module)) for name, module in self._modules.items()}
+        self._channels = {
+            name: ChannelSums.of(num_channels(module)) for name, module in self._modules.items()
+        }
         self._gate_sums = {g.name: torch.zeros(2, g.width, dtype=torch.float64) for g in groups}
         self._gates: dict[str, Tensor] = {}
         self._generator = torch.Generator().manual_seed(seed)
@@ -220,13 +222,7 @@ class _Sweep:
     def _slots(self, group: ChannelGroup) -> list[tuple[str, Tensor]]:
         """Reading layers, and which ``(width, n)`` of their input channels each unit owns."""
         places = [(name, slots) for name, found in self._readers.items() for g, slots in found if g is group]
-        found = []
-        for name, slots in places:
-            # The weights' columns are those of every conv group.
-            module = self._modules[name]
-            starts = range(0, _channels(module), per_conv_group(module))
-            found.append((name, torch.cat([slots + start for start in starts], dim=1)))
-        return found
+        return [(name, input_channels(self._modules[name], slots)) for name, slots in places]
 
     def units(self) -> dict[str, UnitStatistics]:
         """Of every group that some layer reads."""
@@ -279,17 +275,6 @@ def _readers(
             if member.role == "input" and member.dim == 1 and name in layers:
                 found[name].append((group, torch.from_numpy(member.slots.copy())))
     return dict(found)
-
-
-def _channels(layer: nn.Module) -> int:
-    return per_conv_group(layer) * num_groups(layer)
-
-
-def per_conv_group(layer: nn.Module) -> int:
-    """Input channels of one conv group."""
-    weight = layer.weight
-    assert isinstance(weight, Tensor)
-    return weight.shape[1]
 
 
 def _that_fit(modules: Mapping[str, nn.Module], memory: int) -> set[str]:

@@ -47,6 +47,22 @@ def num_groups(layer: nn.Module) -> int:
     return layer.groups if isinstance(layer, _ConvNd) else 1
 
 
+def num_channels(layer: nn.Module) -> int:
+    """Input channels, of all conv groups."""
+    weight = layer.weight
+    assert isinstance(weight, Tensor)
+    return weight.shape[1] * num_groups(layer)
+
+
+def input_channels(layer: nn.Module, columns: Tensor) -> Tensor:
+    """``(width, n * conv groups)`` input channels of units that own ``(width, n)`` columns of the weight.
+
+    The weight's columns are those of every conv group.
+    """
+    starts = range(0, num_channels(layer), num_channels(layer) // num_groups(layer))
+    return torch.cat([columns + start for start in starts], dim=1)
+
+
 def draw_sites(sizes: Sequence[int], count: int, generator: torch.Generator) -> Sites:
     """``count`` positions, as evenly over the samples as can be, at random places of each.
 

@@ -52,7 +52,7 @@ def _narrower(model: nn.Module, group: ChannelGroup) -> int | None:
     """Conv groups of a layer each of which loses a channel with every unit."""
     for member in group.members:
         module = model.get_submodule(_owner(member))
-        if not isinstance(module, _ConvNd) or module.groups == 1:
+        if not isinstance(module, _ConvNd) or module.groups == 1 or not member.tensor.endswith("weight"):
             continue
         of_unit = member.slots[0] // (module.weight.shape[0] // module.groups)
         one_of_each = len(of_unit) == module.groups and bool((np.diff(of_unit) == 1).all())

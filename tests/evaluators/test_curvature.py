@@ -144,6 +144,19 @@ class DifferentiableOnce(Toy):
         return FirstOrder.apply(super().forward(x))
 
 
+def test_a_unit_has_a_channel_in_every_conv_group_that_becomes_narrower() -> None:
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Conv2d(1, 12, 3), nn.ReLU(), nn.Conv2d(12, 4, 3, groups=2), nn.Flatten())
+    model = nn.Sequential(*model, nn.Linear(16, 3)).double().eval()
+    ((x, y),) = float64_data(12, cuts=())
+
+    def loss(gates: Tensor) -> Tensor:
+        return F.cross_entropy(model[2:](model[:2](x) * gates.tile(2)[:, None, None]), y)
+
+    wanted = torch.autograd.functional.hessian(loss, torch.ones(6, dtype=torch.float64)).diagonal()
+    torch.testing.assert_close(found(model, [(x, y)], 3)[:6], wanted, rtol=1e-6, atol=1e-12)
+
+
 def test_the_network_is_differentiated_but_once() -> None:
     model, batches = DifferentiableOnce(), float64_data(24)
     model.load_state_dict(toy_model().state_dict())

@@ -33,6 +33,9 @@ RESIDUALS = [[1, 8, 1, 1], [2, 8, 2, 2], [2, 16, 2, 2]]
 ZOO: dict[str, Callable[[], nn.Module]] = {
     "resnet": lambda: narrow(ResNet(BasicBlock, [2, 1, 1, 1], num_classes=3)),
     "resnext": lambda: narrow(ResNet(Bottleneck, [1, 1, 1, 1], num_classes=3, groups=16, width_per_group=4)),
+    "wide groups": lambda: narrow(
+        ResNet(Bottleneck, [1, 1, 1, 1], num_classes=3, groups=2, width_per_group=64)
+    ),
     "mobilenet": lambda: models.mobilenet_v2(
         num_classes=3, width_mult=0.1, inverted_residual_setting=RESIDUALS
     ),

@@ -3,10 +3,13 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
+from torch import nn
 
 from evaluators.options import OptionError
 from search.config import RunConfig
-from search.space_options import divisors_of, smallest_shares_of, trace_arguments
+from search.space_options import check_patterns, divisors_of, smallest_shares_of, trace_arguments
+from spaces import trace
 
 NOTHING = {"include": (), "exclude": (), "ignore": (), "divisor_of": (), "smallest_of": ()}
 
@@ -62,3 +65,34 @@ def test_a_run_of_an_earlier_version_has_none_of_them(tmp_path):
         del raw[name]
     path.write_text(json.dumps(raw))
     assert RunConfig.load(tmp_path) == RunConfig()
+
+
+class Halved(nn.Module):
+    """The outputs of one layer fall into two groups."""
+
+    def __init__(self):
+        super().__init__()
+        self.c, self.one, self.other = nn.Conv2d(3, 8, 1), nn.Conv2d(4, 3, 1), nn.Conv2d(4, 3, 3, padding=1)
+
+    def forward(self, x):
+        left, right = self.c(x).chunk(2, dim=1)
+        return self.one(left) + self.other(right)
+
+
+@pytest.mark.parametrize("option", ["include", "exclude", "ignore"])
+@pytest.mark.parametrize("pattern", ["c*", "c", "*", "c#2"])
+def test_patterns_that_fit_are_let_through_whatever_they_leave(option, pattern):
+    model = Halved()
+    arguments = trace_arguments(divisor=1, smallest=0, **NOTHING | {option: (pattern,)})
+    space = trace(model, torch.zeros(1, 3, 4, 4), **arguments)
+    if (option, pattern) == ("ignore", "c#2"):
+        with pytest.raises(OptionError, match="--ignore 'c#2': fits no module of the model; try c"):
+            check_patterns(arguments, model, space)
+    else:
+        check_patterns(arguments, model, space)
+
+
+def test_everything_may_be_ignored():
+    model = nn.Linear(3, 3)
+    arguments = trace_arguments(divisor=1, smallest=0, **NOTHING | {"ignore": ("*",)})
+    check_patterns(arguments, model, trace(model, torch.zeros(1, 3), **arguments))

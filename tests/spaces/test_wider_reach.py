@@ -164,3 +164,43 @@ def test_two_units_stay_where_a_deviation_would_be_divided_by_zero() -> None:
     assert (groups["0"].fewest, groups["0"].smallest, groups["2"].fewest) == (2, 2, 1)
     with pytest.raises(ValueError, match="'0' needs 2 to 8 distinct ascending units"):
         cut(model, space, {"0": torch.tensor([3])})
+
+
+class Written(nn.Module):
+    """Constants that are written through views, and a mean that is divided by the width of something else."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.a, self.b, self.head = nn.Linear(6, 16), nn.Linear(6, 16), nn.Linear(1, 3)
+        self.table = torch.zeros(4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        scale = torch.tensor([0.0, 0.0])
+        scale[0] = 2.0
+        self.table[:2] = 1.0
+        mean = torch.relu(self.a(x)).sum(1, keepdim=True) / self.b(x).shape[1]
+        return self.head(mean * scale.sum() / self.table[:2].sum()) + 0 * self.b(x).sum()
+
+
+def test_writing_through_views_is_not_lost() -> None:
+    model = Written()
+    with full_precision(model.double()):
+        assert model(VECTOR).abs().sum() > 0
+        assert model.table.tolist() == [1, 1, 0, 0]
+    space = trace(model.float(), VECTOR.float())
+    assert names(space) == {"a"}  # the width of `b` divides
+
+
+def test_conv_groups_of_a_tied_weight_are_counted() -> None:
+    class Tied(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.enter, self.leave = nn.Conv2d(3, 16, 1), nn.Conv2d(16, 3, 1)
+            self.one, self.other = (nn.Conv2d(16, 16, 3, padding=1, groups=8) for _ in range(2))
+            self.other.weight = self.one.weight
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.leave(self.other(torch.relu(self.one(torch.relu(self.enter(x))))))
+
+    space = right(Tied(), IMAGE)
+    assert [group.width for group in space.groups] == [8]
