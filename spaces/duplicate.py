@@ -48,6 +48,9 @@ def _copied(value: Any, memo: dict[int, Any]) -> Any:
         made = memo[id(value)] = kind() if kind is list else deque(maxlen=value.maxlen)
         made.extend(_copied(some, memo) for some in value)
         return made
+    if kind is set and all(isinstance(some, _ATOMIC) for some in value):
+        made = memo[id(value)] = set(value)
+        return made
     if kind is tuple:
         return tuple(_copied(some, memo) for some in value)
     if isinstance(value, Tensor) and not value.is_leaf:

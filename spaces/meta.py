@@ -65,6 +65,14 @@ def _pointwise(x: Tensor, *others: Any) -> Any:
     return torch.empty_like(x)
 
 
+def _activation(x: Tensor, *_: Any) -> Any:
+    return torch.empty_like(x)
+
+
+def _activation_in_place(x: Tensor, *_: Any) -> Any:
+    return x
+
+
 def _addmm(bias: Tensor, left: Tensor, right: Tensor) -> Any:
     fits = left.dim() == right.dim() == 2 and left.shape[1] == right.shape[0] and bias.dim() == 1
     alike = bias.dtype == left.dtype == right.dtype and left.is_meta and right.is_meta
@@ -77,6 +85,8 @@ def _resized(x: Tensor, size: Any, *_: Any) -> Any:
     return x.new_empty((*x.shape[:2], *size)) if x.dim() == 4 and size is not None else None
 
 
+_ACTIVATIONS = ("hardsigmoid", "hardswish", "hardtanh", "leaky_relu", "relu", "sigmoid", "silu", "tanh")
+
 _SHORTCUTS: dict[Any, Callable[..., Any]] = {
     aten.native_layer_norm.default: _layer_norm,
     aten.native_batch_norm.default: _batch_norm,
@@ -84,5 +94,7 @@ _SHORTCUTS: dict[Any, Callable[..., Any]] = {
     aten.addmm.default: _addmm,
     aten.upsample_bilinear2d.default: _resized,
     aten.upsample_bicubic2d.default: _resized,
+    **{getattr(aten, name).default: _activation for name in _ACTIVATIONS},
+    **{getattr(aten, f"{name}_").default: _activation_in_place for name in _ACTIVATIONS},
     **dict.fromkeys((aten.add.Tensor, aten.mul.Tensor, aten.sub.Tensor, aten.gelu.default), _pointwise),
 }

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from torch import Tensor
 
 from spaces import meta
 
@@ -99,3 +100,11 @@ def test_numbers_are_left_alone() -> None:
     x = torch.randn(2, 6)
     made = meta.run(aten.native_layer_norm.default, (x, [6], None, None, 1e-5), {})
     assert torch.equal(made[0], torch.nn.functional.layer_norm(x, [6]))
+
+
+@pytest.mark.parametrize("name", meta._ACTIVATIONS)
+@pytest.mark.parametrize("x", [empty(2, 3, 4), empty(2, 3, 4).transpose(0, 1)], ids=["plain", "strided"])
+def test_activations(name: str, x: Tensor) -> None:
+    func, in_place = (getattr(aten, form).default for form in (name, f"{name}_"))
+    assert looks(meta.run(func, (x,), {})) == looks(func(x))
+    assert meta.run(in_place, (x,), {}) is x
