@@ -99,12 +99,16 @@ def same_state(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
 
 def readers(model: nn.Module, group: ChannelGroup) -> list[tuple[str, nn.Module, Tensor]]:
     """Name, layer and ``(width, n)`` input channels of all convolution and linear layers that read it."""
-    return [
-        (name, model.get_submodule(name), torch.from_numpy(member.slots))
-        for member in group.members
-        if (member.role, member.dim) == ("input", 1)
-        for name in [member.tensor.removesuffix(".weight")]
-    ]
+    found = []
+    for member in group.members:
+        if (member.role, member.dim) == ("input", 1):
+            name = member.tensor.removesuffix(".weight")
+            layer = model.get_submodule(name)
+            channels = torch.arange(layer.weight.shape[1] * getattr(layer, "groups", 1))
+            # A column of the weight is a channel of every conv group.
+            owned = [channels[channels % layer.weight.shape[1] == c] for c in member.slots.ravel().tolist()]
+            found.append((name, layer, torch.cat(owned).view(len(member.slots), -1)))
+    return found
 
 
 def channels_first(values: Tensor) -> Tensor:
