@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import gc
 import random
 from typing import TYPE_CHECKING, Any
 
@@ -319,3 +320,28 @@ def test_a_lazy_model_is_refused_and_stays_lazy() -> None:
         trace(model, nets.IMAGE)
     assert state_of(model) == before
     assert model[0].has_uninitialized_params()
+
+
+@pytest.mark.parametrize("thresholds", [(700, 10, 10), (0, 10, 10), (100_000, 5, 5)])
+def test_thresholds_of_garbage_collection_are_put_back(
+    monkeypatch: pytest.MonkeyPatch, thresholds: tuple[int, int, int]
+) -> None:
+    before, set_threshold = gc.get_threshold(), gc.set_threshold
+    seen: list[tuple[int, ...]] = []
+
+    def noted(*values: int) -> None:
+        seen.append(values)
+        set_threshold(*values)
+
+    try:
+        gc.set_threshold(*thresholds)
+        monkeypatch.setattr(gc, "set_threshold", noted)
+        trace(nn.Sequential(nn.Linear(3, 4), nn.Linear(4, 2)), torch.zeros(1, 3))
+        assert gc.get_threshold() == thresholds
+        with pytest.raises(ValueError, match="does not run"):
+            trace(nn.Linear(3, 4), torch.zeros(1, 5))
+        assert gc.get_threshold() == thresholds
+    finally:
+        set_threshold(*before)
+    # Switched off stays switched off.
+    assert {values[0] for values in seen} == {thresholds[0], thresholds[0] and max(thresholds[0], 50_000)}
