@@ -14,9 +14,9 @@ from torch.utils import _pytree as pytree
 from evaluators.counted_operators import COUNTED
 from evaluators.free_operators import is_free
 from evaluators.scoring import eval_mode
+from spaces.blame import first_line
 from spaces.structure import flatten
 from spaces.trace import as_call, batch_of_one
-from spaces.verify import first_line
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -22,7 +22,7 @@ from rich.table import Table
 from evaluators.models import CIFAR_MODELS
 from search.result import Result
 from spaces import cut, trace
-from spaces.verify import random_kept
+from spaces.trial_cuts import random_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -20,11 +20,12 @@ import torch
 from torch import nn
 
 from spaces.attributes import Attribute, read_attribute, write_attributes
+from spaces.blame import Failure, first_line, kind_of
 from spaces.follow import Watch, Whereabouts
 from spaces.places import frames_of, line_among
 from spaces.structure import flatten
 from spaces.surgery import cut
-from spaces.verify import Cuts, Failure, first_line, kind_of
+from spaces.trial_cuts import Cuts
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -88,7 +89,7 @@ class Mender:
         return replace(self._bare, mends=tuple(mend for mend in mends if mend.per_unit))
 
     def failure(self, groups: Sequence[ChannelGroup], number: int | None = None) -> Failure | None:
-        """What goes wrong with integers mended as far as possible; see :data:`spaces.verify.Check`."""
+        """What goes wrong with integers mended as far as possible; see :data:`spaces.blame.Check`."""
         cuts = self._cuts.only(groups)
         for place, kept in enumerate((*cuts.spread, cuts.least)):
             if number not in (None, place):

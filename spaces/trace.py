@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from spaces.assemble import Limits, Sizes, assemble
+from spaces.blame import culprits, first_line
 from spaces.candidates import Candidates
 from spaces.data_paths import data_warning, depends_on_data
 from spaces.duplicate import duplicate
@@ -24,14 +25,14 @@ from spaces.neutral import neutral
 from spaces.revise import Choices
 from spaces.slots import Cause, Slots
 from spaces.structure import flatten
-from spaces.verify import culprits, first_line, twice, wrong_values
+from spaces.verify import twice, wrong_values
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
+    from spaces.blame import Failure
     from spaces.groups import ChannelGroup
     from spaces.space import Space
-    from spaces.verify import Failure
 
 logger = logging.getLogger(__name__)
 

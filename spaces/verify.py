@@ -3,10 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections import Counter
-from collections.abc import Callable
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,16 +10,17 @@ from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _NormBase
 from torch.utils import _pytree as pytree
 
+from spaces.blame import Failure, culprits, first_line
 from spaces.double import full_precision
 from spaces.duplicate import duplicate
 from spaces.neutral import seed
 from spaces.reference import expected
-from spaces.slots import Place
 from spaces.structure import flatten
 from spaces.surgery import cut
+from spaces.trial_cuts import Cuts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Sequence
 
     from spaces.follow import Arguments
     from spaces.groups import ChannelGroup
@@ -61,108 +58,6 @@ def wrong_values(model: nn.Module, space: Space, inputs: Arguments, *, trains: b
         else:
             return culprits(space.groups, check.failure)
     return {group.name: failure for group in space.groups}
-
-
-@dataclass(frozen=True, slots=True)
-class Failure:
-    """What goes wrong when some groups are cut.
-
-    Attributes:
-        reason: For the reader.
-        modules: Names of the modules on the way to the one that raised, outermost first.
-        line: The line of the model's own code.
-        number: Of the cut, among those that were tried.
-    """
-
-    reason: str
-    modules: tuple[str, ...] = ()
-    line: str | None = None
-    number: int | None = None
-
-    @property
-    def place(self) -> Place:
-        """Where it went wrong."""
-        return Place(None, self.modules[-1] if self.modules else None, self.line)
-
-    def suspects(self, groups: Sequence[ChannelGroup]) -> list[ChannelGroup]:
-        """Groups with a tensor in the innermost module that has any."""
-        for module in reversed(self.modules):
-            near = [g for g in groups if any(f"{m.tensor}.".startswith(f"{module}.") for m in g.members)]
-            if near:
-                return near
-        return []
-
-
-#: What goes wrong when only these groups are cut; with the cut of one number alone, or with all of them.
-Check = Callable[["Sequence[ChannelGroup]", "int | None"], "Failure | None"]
-
-
-def culprits(groups: Sequence[ChannelGroup], failure: Check) -> dict[str, Failure]:
-    """The groups that fail, alone or together with others that may then stay, and how.
-
-    Those near the module that raised are looked at first; where that does not help, halves.
-
-    Args:
-        groups: What may be at fault.
-        failure: What goes wrong when only these groups are cut; ``None`` when nothing does.
-    """
-    found: dict[str, Failure] = {}
-    while True:
-        rest = [group for group in groups if group.name not in found]
-        what = failure(rest, None) if rest else None
-        if what is None:
-            return found
-        # Blocks of one kind stand or fall together, which saves looking at each.
-        kinds = {kind_of(name) for name in found}
-        alike = [group for group in what.suspects(rest) if kind_of(group.name) in kinds]
-        if alike:
-            found |= {group.name: what for group in alike}
-        else:
-            found |= _guilty(rest, [], what, failure)
-
-
-def _guilty(
-    groups: Sequence[ChannelGroup],
-    others: Sequence[ChannelGroup],
-    what: Failure,
-    failure: Check,
-) -> dict[str, Failure]:
-    """Some of ``groups``, at least one, that fail when ``others`` are cut, too.
-
-    Args:
-        groups: What may be at fault.
-        others: Cut with them; alone they do not fail.
-        what: What goes wrong when all are cut.
-        failure: See :func:`culprits`.
-    """
-    if len(groups) == 1:
-        return {groups[0].name: what}
-    near = what.suspects(groups)
-    first = near if 0 < len(near) < len(groups) else list(groups[: len(groups) // 2])
-    names = {group.name for group in first}
-    second = [group for group in groups if group.name not in names]
-    found: dict[str, Failure] = {}
-    for part in (first, second):
-        alone = failure([*others, *part], what.number)
-        if alone is not None:
-            found |= _guilty(part, others, alone, failure)
-            if alone.modules:  # others like it are known by their kind
-                return found
-    if found:
-        return found
-    # Neither fails without the other: the part near the failure stays whole.
-    return _guilty(first, [*others, *second], what, failure)
-
-
-def kind_of(name: str) -> str:
-    """The name without the numbers that tell blocks apart."""
-    return re.sub(r"\d+", "#", name)
-
-
-def first_line(error: Exception) -> str:
-    """Class and first line of an exception."""
-    lines = str(error).splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def randomised(
@@ -236,88 +131,6 @@ def _set_statistics(generator: torch.Generator) -> Callable[[_NormBase, tuple[Te
     return hook
 
 
-def random_kept(
-    groups: Sequence[ChannelGroup], generator: torch.Generator, counts: Mapping[str, int] | None = None
-) -> dict[str, Tensor]:
-    """Random units of each group.
-
-    Args:
-        groups: Of a space.
-        generator: Source of randomness.
-        counts: How many units of each group; at least half where it is not said. A single unit stretches to
-            whatever it meets, which would hide that two groups belong together, and of few units all may be
-            silent behind a ReLU, which would hide anything.
-    """
-    kept = {}
-    for group in groups:
-        half = max(-(-group.width // 2), group.fewest)
-        size = int(torch.randint(half, max(half + 1, group.width), (), generator=generator))
-        size = size if counts is None else counts[group.name]
-        kept[group.name] = torch.randperm(group.width, generator=generator)[:size].sort().values
-    return kept
-
-
-def spread_counts(groups: Sequence[ChannelGroup]) -> Iterator[dict[str, int]]:
-    """Kept counts, for several cuts, such that two groups of equal width differ in at least one of them.
-
-    Code that wants two groups to have the same size would go unnoticed where both happen to keep as many.
-    """
-    place: dict[str, int] = {}
-    size_of: Counter[int] = Counter()
-    for group in groups:
-        place[group.name] = size_of[group.width]
-        size_of[group.width] += 1
-    fewest = max((group.fewest for group in groups), default=1)
-    options: dict[int, range] = {}
-    for width, size in size_of.items():
-        half = min(max(-(-width // 2), fewest), width)
-        # Nothing goes in some of the cuts where there are more groups than widths from half to full.
-        options[width] = range(half, width if size <= width - half else width + 1)
-    digit = 0
-    while any(size > len(options[width]) ** digit for width, size in size_of.items()) or digit == 0:
-        digits = {
-            group.name: place[group.name] // len(options[group.width]) ** digit % len(options[group.width])
-            for group in groups
-        }
-        yield {group.name: options[group.width][digits[group.name]] for group in groups}
-        if any(width in some for width, some in options.items()):
-            # Of two that differ, the one that lost nothing loses some now.
-            yield {group.name: options[group.width][-1 - digits[group.name]] for group in groups}
-        digit += 1
-
-
-@dataclass(frozen=True, slots=True)
-class Cuts:
-    """The cuts that every set of groups must survive.
-
-    Attributes:
-        random: Some units of each group.
-        spread: Others, see :func:`spread_counts`.
-        least: The last unit of each, or as few as there may be.
-    """
-
-    random: dict[str, Tensor]
-    spread: tuple[dict[str, Tensor], ...]
-    least: dict[str, Tensor]
-
-    @classmethod
-    def of(cls, groups: Sequence[ChannelGroup], generator: torch.Generator) -> Cuts:
-        """Cuts of all groups."""
-        return cls(
-            random_kept(groups, generator),
-            tuple(random_kept(groups, generator, counts) for counts in spread_counts(groups)),
-            {group.name: torch.arange(group.width)[-group.fewest :] for group in groups},
-        )
-
-    def only(self, groups: Sequence[ChannelGroup]) -> Cuts:
-        """Cuts of some of the groups."""
-
-        def part(kept: dict[str, Tensor]) -> dict[str, Tensor]:
-            return {group.name: kept[group.name] for group in groups}
-
-        return Cuts(part(self.random), tuple(map(part, self.spread)), part(self.least))
-
-
 class _Check:
     def __init__(
         self, model: nn.Module, space: Space, inputs: Arguments, dtype: torch.dtype | None, *, trains: bool
@@ -335,7 +148,7 @@ class _Check:
         self._scratch: dict[str, Tensor] = {}
 
     def failure(self, groups: Sequence[ChannelGroup], number: int | None = None) -> Failure | None:
-        """See :data:`Check`."""
+        """See :data:`spaces.blame.Check`."""
         cuts = self._cuts.only(groups)
         try:
             # Where the spread cuts leave some groups whole, another cuts all.

@@ -13,7 +13,7 @@ import torch
 
 from modelzoo import measure
 from modelzoo.catalogue import catalogue
-from spaces.verify import first_line
+from spaces.blame import first_line
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection

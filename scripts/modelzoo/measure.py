@@ -20,8 +20,9 @@ from evaluators.flops import count_macs
 from evaluators.scoring import call
 from modelzoo.compare import Checked, structure
 from spaces import Space, cut, trace
+from spaces.blame import first_line
 from spaces.duplicate import duplicate
-from spaces.verify import first_line, random_kept
+from spaces.trial_cuts import random_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping

@@ -14,7 +14,7 @@ from spaces import Architecture, cut, trace
 from spaces.follow import Follow, Whereabouts
 from spaces.slots import FROZEN, Slots
 from spaces.surgery import masked
-from spaces.verify import random_kept
+from spaces.trial_cuts import random_kept
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

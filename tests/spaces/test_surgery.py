@@ -12,7 +12,7 @@ from torch import nn
 
 from spaces import cut, describe, rebuild, trace, write_architecture
 from spaces.surgery import _copy_with, masked
-from spaces.verify import random_kept
+from spaces.trial_cuts import random_kept
 
 if TYPE_CHECKING:
     from pathlib import Path

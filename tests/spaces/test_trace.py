@@ -11,7 +11,7 @@ from torch import nn
 from spaces import Architecture, cut, trace
 from spaces.slots import components
 from spaces.surgery import masked
-from spaces.verify import random_kept
+from spaces.trial_cuts import random_kept
 
 
 def shapes(model: nn.Module, example: torch.Tensor) -> dict[str, tuple[int, int]]:

@@ -15,7 +15,7 @@ from states import state_of
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
 
-from spaces import trace, verify
+from spaces import trace, trial_cuts
 from spaces.neutral import neutral
 
 if TYPE_CHECKING:
@@ -296,7 +296,7 @@ def test_an_error_of_our_own_changes_nothing(monkeypatch: pytest.MonkeyPatch) ->
 
     model = Meddling(lambda module, x: False)  # noqa: ARG005
     before = state_of(model)
-    monkeypatch.setattr(verify, "random_kept", broken)
+    monkeypatch.setattr(trial_cuts, "random_kept", broken)
     with contextlib.suppress(ZeroDivisionError):
         trace(model, nets.VECTOR)
     assert state_of(model) == before

@@ -16,19 +16,11 @@ from torch import Tensor, nn
 from traps import VECTOR
 
 from spaces import cut, trace
+from spaces.blame import Failure, culprits, first_line
 from spaces.groups import ChannelGroup, Member
 from spaces.reference import expected
-from spaces.verify import (
-    Cuts,
-    Failure,
-    culprits,
-    first_line,
-    random_kept,
-    randomised,
-    spread_counts,
-    twice,
-    wrong_values,
-)
+from spaces.trial_cuts import Cuts, random_kept, spread_counts
+from spaces.verify import randomised, twice, wrong_values
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

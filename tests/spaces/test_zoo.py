@@ -10,7 +10,8 @@ from torch.utils import _pytree as pytree
 from evaluators.flops import count_macs
 from spaces import Architecture, Space, cut, trace
 from spaces.surgery import masked
-from spaces.verify import random_kept, randomised
+from spaces.trial_cuts import random_kept
+from spaces.verify import randomised
 
 pytestmark = pytest.mark.zoo
 
