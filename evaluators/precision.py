@@ -81,6 +81,12 @@ class Precision:
         """JSON-able."""
         return asdict(self)
 
+    def here(self) -> Precision:
+        """For a process without the GPU that others compute on: its CPU, in plain fp32."""
+        if self.device == "cpu" or torch.cuda.is_available():
+            return self
+        return replace(self, device="cpu", dtype="float32", channels_last=False)
+
     @property
     def exact(self) -> Precision:
         """The same device in plain fp32: reported scores, equal to what a rebuilt network gives."""

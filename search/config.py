@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from evaluators.options import OptionError
+from search.ray_cluster.options import FIELDS as CLUSTER_FIELDS
 from search.space_options import SMALLEST, trace_arguments
 
 if TYPE_CHECKING:
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 CONFIG = "config.json"
 
 #: Settings that may change when a run is resumed.
-EXTENDABLE = ("budget", "final")
+EXTENDABLE = ("budget", "final", *CLUSTER_FIELDS)
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,14 @@ class RunConfig:
         epochs: Of full training; the task's own when ``None``.
         lr: Peak learning rate of full training; the task's own when ``None``.
         batch_size: Images per step; the task's own when ``None``.
+        executor: ``local`` or ``ray``. It and what follows say where evaluations run, not what they are.
+        address: Of a Ray cluster.
+        resources: ``[RUNG:]gpu=G,cpu=C`` of one evaluation.
+        workers: Evaluations at a time, at most; as many as there is room for when ``None``.
+        storage_path: Folder that all nodes share; inside the run folder when ``None``.
+        timeout: Time after which an evaluation is stopped; never when ``None``.
+        retries: How often an evaluation starts again when its worker died.
+        loggers: Whom Tune tells.
         num_targets: Not an option: length of the opening's MACs ladder, fixed when the run starts.
         population: Not an option: population of samplers that have one, fixed when the run starts.
         fingerprint: Not an option: hash of the dense network as it was loaded.
@@ -83,6 +92,14 @@ class RunConfig:
     epochs: float | None = None
     lr: float | None = None
     batch_size: int | None = None
+    executor: str = "local"
+    address: str | None = None
+    resources: tuple[str, ...] = ()
+    workers: int | None = None
+    storage_path: str | None = None
+    timeout: str | None = None
+    retries: int = 3
+    loggers: tuple[str, ...] = ()
     num_targets: int = 0
     population: int = 0
     fingerprint: str = ""
@@ -131,7 +148,8 @@ class RunConfig:
             raw: dict[str, Any] = json.loads((folder / CONFIG).read_text())
             raw |= {name: tuple(raw[name]) for name in ("include", "exclude", "criteria")}
             # Runs of version 0.1 have none of these.
-            raw |= {name: tuple(raw.get(name, ())) for name in ("ignore", "divisor_of", "smallest_of")}
+            later = ("ignore", "divisor_of", "smallest_of", "resources", "loggers")
+            raw |= {name: tuple(raw.get(name, ())) for name in later}
             return cls(**raw)
         except FileNotFoundError:
             raise OptionError(
@@ -145,7 +163,7 @@ class RunConfig:
 DERIVED = ("num_targets", "population", "fingerprint", "precision", "recipe", "versions")
 
 #: Options whose names are not those of their fields.
-_OPTION_NAMES = {"criteria": "criterion"}
+_OPTION_NAMES = {"criteria": "criterion", "loggers": "logger"}
 
 
 def option_name(name: str) -> str:
@@ -171,7 +189,9 @@ def check_equal(stored: RunConfig, given: dict[str, Any]) -> None:
             for name in different
         )
         raise OptionError(
-            "resume", "", f"settings must be those of the run except --budget and --final: {changes}."
+            "resume",
+            "",
+            f"settings must be those of the run except --budget, --final and where it runs: {changes}.",
         )
 
 

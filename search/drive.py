@@ -14,11 +14,11 @@ from search.local import execute as execute_here
 from search.report import write_report
 from search.result import Result
 from search.schedule import Schedule
-from search.study import Book
+from search.study import RUNGS, Book
 from search.weights import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from pathlib import Path
 
     from search.config import RunConfig
@@ -40,6 +40,7 @@ def drive(
     clock: Clock,
     warnings: Sequence[str] = (),
     execute: Executor = execute_here,
+    gpus: Mapping[int, float] | None = None,
 ) -> Result:
     """Search, train the finals, judge and report, continuing whatever the folder holds.
 
@@ -52,17 +53,21 @@ def drive(
         clock: Started by the caller.
         warnings: Go into the result.
         execute: Makes the evaluations.
+        gpus: That one evaluation occupies, by rung.
 
     Raises:
         RuntimeError: If no candidate could be evaluated, or fvcore's count differs from the closed form.
     """
     mend_journal(folder)
     book = Book(open_journal(folder), encoding.distributions)
-    run = Run(problem, config, encoding, book, Weights(folder / "finals", problem), progress, clock)
+    run = Run(
+        problem, config, encoding, book, Weights(folder / "finals", problem), progress, clock, gpus or {}
+    )
     progress.expect(expected_counts(config))
     for record in book.all_records():
-        clock.before[phase_of(record.evaluation.rung)] += record.evaluation.seconds
         progress.evaluated(record)
+    for rung in RUNGS:
+        clock.before[phase_of(rung)] += book.busy_seconds([rung])
     execute(run, Schedule(run))
     contenders = Finals(run).contenders(execute)
     progress.begin("the front is final: scoring on test")

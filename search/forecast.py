@@ -26,11 +26,13 @@ class Forecast:
             network of half the dense MACs.
         seconds_per_epoch: Of the dense network; learned from evaluations when ``None``.
         search_seconds: Time budget of rungs 1 and 2; ``None`` where candidates are counted.
+        at_once: Evaluations at a time.
     """
 
     epochs: Mapping[tuple[int, str], float] = field(default_factory=dict)
     seconds_per_epoch: float | None = None
     search_seconds: float | None = None
+    at_once: int = 1
     _start: float = field(default_factory=time.monotonic)
     _expected: dict[int, int] = field(default_factory=dict)
     _seconds: dict[tuple[int, str], list[float]] = field(default_factory=dict)
@@ -69,7 +71,9 @@ class Forecast:
         each = [self._one(rung, method) for method in methods]
         if missing and None in each:
             return None
-        return missing * sum(seconds or 0.0 for seconds in each) / len(each)
+        return (
+            missing * sum(seconds or 0.0 for seconds in each) / len(each) / min(self.at_once, max(missing, 1))
+        )
 
     def _one(self, rung: int, method: str) -> float | None:
         measured = self._seconds.get((rung, method))

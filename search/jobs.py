@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -93,6 +94,7 @@ class Run:
         weights: Where networks of the highest rung are kept.
         progress: Who is told.
         clock: Where time goes.
+        gpus: That one evaluation occupies, by rung.
     """
 
     problem: Problem
@@ -102,6 +104,7 @@ class Run:
     weights: Weights
     progress: Progress
     clock: Clock = field(default_factory=Clock)
+    gpus: Mapping[int, float] = field(default_factory=dict)
 
     @cached_property
     def budget(self) -> Budget:
@@ -127,13 +130,19 @@ class Run:
         share = space.macs(job.candidate.architecture) / space.macs(space.dense)
         return f"rung {job.rung}: {job.candidate.id}, {job.method}, {share:.1%} MACs, {job.origin}"
 
-    def record(self, job: Job, evaluation: Evaluation, weights: Mapping[str, Tensor]) -> Record:
-        """What is to be recorded of an evaluation; on the highest rung its weights are kept first."""
+    def record(self, job: Job, evaluation: Evaluation, weights: Callable[[], Mapping[str, Tensor]]) -> Record:
+        """What is to be recorded of an evaluation; on the highest rung its weights are kept first.
+
+        Raises:
+            FloatingPointError: If the score is not finite.
+        """
+        if not math.isfinite(evaluation.score):
+            raise FloatingPointError(f"The score of candidate {job.candidate.id} is {evaluation.score}.")
         candidate = job.candidate
         criteria = dict(candidate.chosen)
         record = Record(evaluation, job.origin, dict(candidate.architecture.items), criteria, job.control_of)
         if job.rung == self.config.max_rung and self._may_matter(record):
-            self.weights.keep(record, weights)
+            self.weights.keep(record, weights())
         return record
 
     def add(self, record: Record) -> None:

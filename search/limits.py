@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -24,35 +24,55 @@ _NUM_TRIES = 256
 
 @dataclass(frozen=True, slots=True)
 class Budget:
-    """Exactly one of the two.
+    """Exactly one of the three.
 
     Attributes:
         evaluations: Candidates evaluated on rung 1, seeds and controls included, duplicates not.
         seconds: Wall clock of rungs 1 and 2.
+        gpu_hours: Of rungs 1 and 2, summed over workers.
     """
 
     evaluations: int | None = None
     seconds: float | None = None
+    gpu_hours: float | None = None
 
     @classmethod
     def parse(cls, text: str) -> Budget:
-        """``40``, ``90s``, ``30m`` or ``2h``.
+        """``40``, ``90s``, ``30m``, ``2h`` or ``8gpuh``.
 
         Raises:
             OptionError: If the text is none of these, or not positive.
         """
-        if re.fullmatch(r"\d+(\.\d+)?gpuh", text):
-            raise OptionError("budget", text, "GPU hours need a cluster executor, which is not there yet.")
-        match = re.fullmatch(r"(-?\d+(?:\.\d+)?)([smh]?)", text)
+        match = re.fullmatch(r"(-?\d+(?:\.\d+)?)(s|m|h|gpuh)?", text)
         if not match or ("." in match[1] and not match[2]):
             raise OptionError(
-                "budget", text, "give a whole number of candidates, or a time such as 90s, 30m or 2h."
+                "budget", text, "give a whole number of candidates, or a time such as 90s, 30m, 2h or 8gpuh."
             )
-        if float(match[1]) <= 0:
+        value = float(match[1])
+        if value <= 0:
             raise OptionError("budget", text, "must be more than zero.")
+        if match[2] == "gpuh":
+            return cls(gpu_hours=value)
         if match[2]:
-            return cls(seconds=float(match[1]) * _SECONDS[match[2]])
+            return cls(seconds=value * _SECONDS[match[2]])
         return cls(evaluations=int(match[1]))
+
+    def is_less_than(self, other: Budget) -> bool:
+        """Whether it is of the same kind and smaller."""
+        pairs = zip(astuple(self), astuple(other), strict=True)
+        return any(mine < theirs for mine, theirs in pairs if mine is not None and theirs is not None)
+
+
+def parse_seconds(option: str, text: str) -> float:
+    """``90s``, ``30m`` or ``2h``.
+
+    Raises:
+        OptionError: If the text is none of these, or not positive.
+    """
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)([smh])", text)
+    if not match or not float(match[1]):
+        raise OptionError(option, text, "give a time such as 90s, 30m or 2h.")
+    return float(match[1]) * _SECONDS[match[2]]
 
 
 @dataclass(frozen=True, slots=True)

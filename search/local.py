@@ -24,7 +24,7 @@ def execute(run: Run, jobs: Jobs) -> None:
                 outcome = run.problem.evaluator.evaluate(
                     job.candidate, rung=job.rung, method=job.method, seed=job.seed
                 )
-                record = run.record(job, outcome.evaluation, outcome.model.state_dict())
+                record = run.record(job, outcome.evaluation, outcome.model.state_dict)
         except Exception:
             if jobs.failed(job, traceback.format_exc()):
                 raise

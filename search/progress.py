@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from rich.console import Console, Group
@@ -26,6 +27,34 @@ if TYPE_CHECKING:
 LANDMARKS = (0.75, 0.50, 0.25)
 
 
+#: Seconds between two lines about the workers, where the output is no terminal.
+_FLEET_SECONDS = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Fleet:
+    """How several workers are doing.
+
+    Attributes:
+        running: Evaluations that were handed out.
+        places: How many could run at a time.
+        nodes: Machines that they are on.
+        per_minute: Evaluations that end in a minute.
+        failures: Evaluations that failed so far.
+    """
+
+    running: int
+    places: int
+    nodes: int
+    per_minute: float
+    failures: int
+
+    def __str__(self) -> str:
+        on = f"{self.nodes} node{'' if self.nodes == 1 else 's'}"
+        failed = f", {self.failures} failed" if self.failures else ""
+        return f"{self.running} of {self.places} places busy on {on}, {self.per_minute:.0f} evaluations/min{failed}"
+
+
 class Progress(Protocol):
     """What the search tells about itself; an implementation must be quick."""
 
@@ -45,6 +74,10 @@ class Progress(Protocol):
         """A decision or a finding that a person wants to read."""
         ...
 
+    def fleet(self, fleet: Fleet) -> None:
+        """How several workers are doing."""
+        ...
+
 
 class Silent:
     """Says nothing."""
@@ -59,6 +92,9 @@ class Silent:
         """Nothing."""
 
     def say(self, line: str) -> None:
+        """Nothing."""
+
+    def fleet(self, fleet: Fleet) -> None:
         """Nothing."""
 
 
@@ -78,6 +114,7 @@ class Display:
         self._dense_macs, self._metric = dense_macs, metric
         self._best: dict[tuple[int, float], float] = {}
         self._what, self._since, self._steps = "starting", time.monotonic(), ""
+        self._fleet, self._fleet_said = "", time.monotonic()
         self._spinner = Spinner("dots")
         self._live = Live(get_renderable=self._render, console=console, refresh_per_second=4, transient=True)
 
@@ -124,11 +161,21 @@ class Display:
         """A line above the live display."""
         self.console.print(line, highlight=False, markup=False, soft_wrap=True)
 
+    def fleet(self, fleet: Fleet) -> None:
+        """A line of the live display, or one each minute; and the divisor of the time left."""
+        self.forecast.at_once = max(1, fleet.places)
+        self._fleet = str(fleet)
+        now = time.monotonic()
+        if not self.console.is_terminal and now - self._fleet_said >= _FLEET_SECONDS:
+            self._fleet_said = now
+            self.say(self._fleet)
+
     def _render(self) -> RenderableType:
         running = Text(f" {self._what}{self._steps}  {duration(time.monotonic() - self._since)}")
         head = Table.grid()
         head.add_row(self._spinner, running)
-        return Group(head, Text(f"  {self._counts()}{self._left()}"), Text(f"  {self._best_line()}"))
+        lines = [f"{self._counts()}{self._left()}", self._fleet, self._best_line()]
+        return Group(head, *(Text(f"  {line}") for line in lines if line))
 
     def _counts(self) -> str:
         return "  ".join(

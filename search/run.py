@@ -30,6 +30,7 @@ from search.journal import driver_lock
 from search.limits import Budget, memory_bytes
 from search.problem import Clock, Problem
 from search.progress import Display
+from search.ray_cluster.options import check_cluster_options, cluster_options
 from search.report.words import Metric, duration
 from search.samplers import SAMPLERS
 from search.seeds import Knowledge
@@ -37,6 +38,7 @@ from search.show import found_lines, plan_lines, print_result
 from search.space_options import space_options
 from search.study import RUNGS
 from search.survey import Survey, forecast, installed_versions, measure_epoch, survey
+from search.workplace import Workplace, workplace
 from spaces.surgery import rebuild
 
 if TYPE_CHECKING:
@@ -90,7 +92,7 @@ Examples:
     metavar="N|TIME",
     default="40",
     show_default=True,
-    help="Candidates to evaluate, or 90s, 30m, 2h for rungs 1 and 2.",
+    help="Candidates to evaluate, or 90s, 30m, 2h, 8gpuh for rungs 1 and 2.",
 )
 @click.option(
     "--max-rung",
@@ -160,6 +162,7 @@ Examples:
     "--lr", type=float, metavar="RATE", help="Peak learning rate of full training; the task's own by default."
 )
 @click.option("--batch-size", type=int, metavar="N", help="Images per step; the task's own by default.")
+@cluster_options
 @click.option(
     "--resume", is_flag=True, help="Continue the run in --out; --budget and --final may be larger then."
 )
@@ -171,7 +174,8 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
     Opens with widths from error curves and other seeds, searches keep ratios and criteria, promotes the best,
     trains the finals in three ways, and writes front.json, report.html and the networks into the run folder.
     """
-    options["criteria"] = _names(options["criteria"])
+    for name in ("criteria", "loggers"):
+        options[name] = _names(options[name])
     default_out = f"runs/{_task_name(options['task'])}"
     options |= _absolute(options)
     given = {
@@ -188,16 +192,17 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
         click.echo(f"{folder} is finished; a larger --budget extends it.")
         print_result(console, result, folder)
         return 0
-    found = survey(config)
-    for line in (*found_lines(found.task.name, found.space, found.window), *_changed(found.config)):
-        click.echo(line)
-    if dry_run:
-        _announce(found)
-        return 0
-    if not resume:
-        _create(folder, found.config)
     try:
-        return _work(console, folder, found)
+        with workplace(config, folder) as place:
+            found = survey(config, place.detect)
+            for line in (*found_lines(found.task.name, found.space, found.window), *_changed(found.config)):
+                click.echo(line)
+            if dry_run:
+                _announce(found)
+                return 0
+            if not resume:
+                _create(folder, found.config)
+            return _work(console, folder, found, place)
     except KeyboardInterrupt:
         click.echo(
             f"search.run: stopped; continue with: python -m search.run --resume --out {folder}", err=True
@@ -236,9 +241,7 @@ def _check_growth(stored: RunConfig, given: dict[str, Any]) -> None:
             "final", given["final"], f"the run has {stored.final} finals; name as many or more."
         )
     before, now = Budget.parse(stored.budget), Budget.parse(given.get("budget", stored.budget))
-    fewer = (now.evaluations or 0) < (before.evaluations or 0) and now.evaluations is not None
-    shorter = (now.seconds or 0) < (before.seconds or 0) and now.seconds is not None
-    if fewer or shorter:
+    if now.is_less_than(before):
         raise OptionError("budget", given["budget"], f"the run has {stored.budget}; name as much or more.")
 
 
@@ -252,6 +255,8 @@ def _absolute(options: dict[str, Any]) -> dict[str, Any]:
     """Paths that also hold when the run is resumed from another folder."""
     path, colon, function = options["task"].rpartition(":")
     found = {"data_root": os.path.abspath(options["data_root"])}
+    if options["storage_path"] is not None and "://" not in options["storage_path"]:
+        found["storage_path"] = os.path.abspath(options["storage_path"])
     if colon:
         found["task"] = f"{os.path.abspath(path)}:{function}"
     if options["weights"] is not None:
@@ -262,6 +267,7 @@ def _absolute(options: dict[str, Any]) -> dict[str, Any]:
 def _check(config: RunConfig) -> None:
     """Rules that need neither model nor data."""
     Budget.parse(config.budget)
+    check_cluster_options(config)
     memory_bytes(config.statistics_memory)
     choose("sampler", config.sampler, SAMPLERS)
     for name in config.criteria:
@@ -316,7 +322,7 @@ def _create(folder: Path, config: RunConfig) -> None:
     os.rename(partial, folder)
 
 
-def _work(console: Console, folder: Path, found: Survey) -> int:
+def _work(console: Console, folder: Path, found: Survey, place: Workplace) -> int:
     clock = Clock()
     with driver_lock(folder), _log_to(folder / "run.log"):
         found.config.save(folder)
@@ -324,12 +330,12 @@ def _work(console: Console, folder: Path, found: Survey) -> int:
         plan = forecast(found, None)
         metric = Metric(found.task.metric)
         with Display(console, found.space.macs(found.space.dense), plan, metric) as display:
-            result = _search(display, folder, found, clock)
+            result = _search(display, folder, found, clock, place)
     print_result(console, result, folder)
     return 0
 
 
-def _search(display: Display, folder: Path, found: Survey, clock: Clock) -> Result:
+def _search(display: Display, folder: Path, found: Survey, clock: Clock, place: Workplace) -> Result:
     task, config, metric = found.task, found.config, Metric(found.task.metric)
     display.begin("training the dense network")
     with clock.phase("dense"):
@@ -363,13 +369,14 @@ def _search(display: Display, folder: Path, found: Survey, clock: Clock) -> Resu
         dense_score=prepared.dense_score,
         unseal=task.test.unseal,
         rebuild=lambda path: rebuild(task.model, path),
-        exact_scores=found.precision.dtype == "float32",
+        exact_scores=config.precision["dtype"] == "float32",
         knowledge=_knowledge(prepared),
     )
     applicable = {group.name: prepared.criteria_for(group.name) for group in found.space.groups}
     encoding = Encoding(found.space, found.window, config.criteria, config.criterion_per_group, applicable)
     warnings = (*found.space.warnings, *prepared.warnings)
-    return drive(problem, config, encoding, folder, display, clock, warnings)
+    execute = place.executor(found, prepared)
+    return drive(problem, config, encoding, folder, display, clock, warnings, execute, place.gpus)
 
 
 def _knowledge(prepared: Prepared) -> Knowledge:

@@ -41,12 +41,7 @@ class Schedule:
 
     def __init__(self, run: Run) -> None:
         self._run, self._book, self._config = run, run.book, run.config
-        self._seconds_before = sum(
-            r.evaluation.seconds
-            for rung, method in SEARCHED.items()
-            for r in run.book.records(rung)
-            if r.evaluation.method == method and not r.is_control
-        )
+        self._seconds_before = run.book.busy_seconds(SEARCHED, proposed=True)
         self._start = time.monotonic()
         self._seeds: Sequence[Seed] = opening(
             run.encoding, run.config.num_targets, run.config.seed, run.problem.knowledge
@@ -150,8 +145,15 @@ class Schedule:
         if budget.evaluations is not None:
             total = max(1, budget.evaluations - self._run.num_reserved)
             return (self._num_evaluated() + num_running) / total
+        if budget.gpu_hours is not None:
+            return self._gpu_seconds() / (3600 * budget.gpu_hours)
         assert budget.seconds is not None
         return (self._seconds_before + time.monotonic() - self._start) / budget.seconds
+
+    def _gpu_seconds(self) -> float:
+        """Of rungs 1 and 2 so far, summed over workers."""
+        gpus, book = self._run.gpus, self._book
+        return sum(gpus.get(r, 0.0) * e.evaluation.seconds for r in SEARCHED for e in book.records(r))
 
     def _num_evaluated(self) -> int:
         return len(self._run.marks(1)) + len(self._book.failures(1))

@@ -20,6 +20,7 @@ from search.journal import JOURNAL, open_journal
 from spaces.architecture import Architecture
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
     from pathlib import Path
 
     from optuna.distributions import BaseDistribution
@@ -120,9 +121,29 @@ class Book:
         """The evaluation of this candidate id in this way, if it is finished."""
         return self._results.get((candidate, rung, method, seed))
 
+    def busy_seconds(self, rungs: Iterable[int], *, proposed: bool = False) -> float:
+        """Wall clock during which something on record was being evaluated, by however many workers.
+
+        Args:
+            rungs: Whose evaluations count.
+            proposed: Whether what finished searches add, controls and careful re-fits, is left out.
+        """
+        spans = []
+        for trial in (trial for rung in rungs for trial in self._trials(rung)):
+            raw = trial.user_attrs.get("record")
+            if raw is None or trial.datetime_complete is None or (proposed and not _is_searched(raw)):
+                continue
+            end = trial.datetime_complete.timestamp()
+            spans.append((end - raw["evaluation"]["seconds"], end))
+        return _union(spans)
+
     def failures(self, rung: int) -> dict[str, str]:
         """Candidate ids whose evaluation raised on this rung, with the traceback."""
         return dict(self._failed[rung])
+
+    def num_failures(self) -> int:
+        """Candidates whose evaluation raised, on all rungs."""
+        return sum(map(len, self._failed.values()))
 
     def ask(self, sampler: BaseSampler) -> Proposal:
         """Propose: a new running trial of rung 1 whose parameters ``sampler`` suggests."""
@@ -265,9 +286,22 @@ def _is_proposal(trial: FrozenTrial) -> bool:
     record = trial.user_attrs.get("record")
     if "dead" in trial.user_attrs or record is None:
         return "dead" not in trial.user_attrs
-    # What a finished search adds to the rung, controls and careful re-fits, nobody proposed.
+    return _is_searched(record)
+
+
+def _is_searched(record: dict[str, Any]) -> bool:
+    """What a finished search adds to the rung, controls and careful re-fits, nobody proposed."""
     searched = record["evaluation"]["method"] in SEARCHED.values()
     return searched and not record["origin"].startswith("control")
+
+
+def _union(spans: list[tuple[float, float]]) -> float:
+    """Length of what the spans cover together."""
+    covered, until = 0.0, -math.inf
+    for start, end in sorted(spans):
+        covered += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return covered
 
 
 def _how(evaluation: Evaluation) -> tuple[int, str, int]:

@@ -29,6 +29,8 @@ from search.space_options import check_patterns
 from spaces.trace import trace
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from evaluators.task import Recipe, Task
     from search.config import RunConfig
     from spaces.space import Space
@@ -44,7 +46,10 @@ _FORWARD_SHARE = 1 / 3
 
 @dataclass(frozen=True, eq=False)
 class Survey:
-    """A loaded task, its space, and the settings with everything resolved."""
+    """A loaded task, its space, and the settings with everything resolved.
+
+    ``precision`` is that of this process; workers have that of the settings.
+    """
 
     config: RunConfig
     task: Task
@@ -53,8 +58,12 @@ class Survey:
     precision: Precision
 
 
-def survey(config: RunConfig) -> Survey:
+def survey(config: RunConfig, detect: Callable[[str | None, int, bool], Precision]) -> Survey:
     """Load, trace and check; of a run that is resumed, keep what it was started with.
+
+    Args:
+        config: Settings.
+        detect: How evaluations compute, as :meth:`evaluators.precision.Precision.detect`.
 
     Raises:
         OptionError: If a setting breaks a rule.
@@ -68,7 +77,7 @@ def survey(config: RunConfig) -> Survey:
     check_criteria(task, space, config.criteria)
     _check_calibration(config, task, space)
     window = Window.parse(config.macs, space)
-    precision = _precision(config, task.model, space.macs(space.dense))
+    precision = _precision(config, task.model, space.macs(space.dense), detect)
     found = _fingerprint(config, task.model)
     if config.fingerprint and config.fingerprint != found:
         raise OptionError(
@@ -83,7 +92,8 @@ def survey(config: RunConfig) -> Survey:
         fingerprint=found,
         precision=precision.to_dict(),
     )
-    return Survey(config if config.versions else _fixed(config, task.recipe), task, space, window, precision)
+    config = config if config.versions else _fixed(config, task.recipe)
+    return Survey(config, task, space, window, precision.here())
 
 
 def task_options(config: RunConfig) -> TaskOptions:
@@ -137,13 +147,20 @@ def measure_epoch(found: Survey) -> float:
     return max(seconds[1] - seconds[0], seconds[1] / 2) / _TIMED_STEPS * len(task.train)
 
 
-def _precision(config: RunConfig, model: nn.Module, dense_macs: int) -> Precision:
+def _precision(
+    config: RunConfig,
+    model: nn.Module,
+    dense_macs: int,
+    detect: Callable[[str | None, int, bool], Precision],
+) -> Precision:
     if config.precision:
-        return Precision.from_dict(config.precision)
+        if config.executor == "local":
+            return Precision.from_dict(config.precision)
+        return Precision(**config.precision)  # workers have the device
     # The layout that makes bf16 convolutions fast on CPUs exists for images only.
     images = any(isinstance(module, nn.Conv2d) for module in model.modules())
     volumes = any(parameter.ndim > 4 for parameter in model.parameters())
-    return Precision.detect(config.device, dense_macs, images and not volumes)
+    return detect(config.device, dense_macs, images and not volumes)
 
 
 def _check_groups(config: RunConfig, space: Space) -> None:

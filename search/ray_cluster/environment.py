@@ -1,0 +1,50 @@
+"""What Ray and Tune read from the environment, some of it once, when they are imported."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from pathlib import Path
+
+#: Unless the user says otherwise.
+_DEFAULTS = {
+    # As many as there is room for: the searcher holds proposals back. With Tune's one, a node that joins gets
+    # nothing: whatever waits for its workers to start is given to a worker that becomes free before.
+    "TUNE_MAX_PENDING_TRIALS_PG": "100000",
+    # The study is the record. Tune's own snapshots cost more with every trial, and nothing reads them.
+    "TUNE_GLOBAL_CHECKPOINT_S": "1e9",
+    # Loggers are chosen by --logger.
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    # Ctrl-C is handled by the command.
+    "TUNE_DISABLE_SIGINT_HANDLER": "1",
+    "TUNE_PRINT_ALL_TRIAL_ERRORS": "0",
+    "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "-1",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+}
+
+
+def prepare_environment(address: str | None) -> None:
+    """Call it before Ray is imported.
+
+    A cluster that we start asks for a token, also on one machine: Ray runs whatever reaches its ports. One
+    that we join decides for itself, and the user has told this process.
+    """
+    for name, value in _DEFAULTS.items():
+        os.environ.setdefault(name, value)
+    if address == "local" or (address is None and not _runs_in_a_cluster()):
+        os.environ.setdefault("RAY_AUTH_MODE", "token")
+
+
+def _runs_in_a_cluster() -> bool:
+    """As Ray looks for one when it is given no address."""
+    if os.environ.get("RAY_ADDRESS"):
+        return True
+    folder = (
+        Path(os.environ.get("RAY_TMPDIR", ""))
+        if os.environ.get("RAY_TMPDIR")
+        else Path(tempfile.gettempdir())
+    )
+    return (folder / "ray" / "ray_current_cluster").exists()

@@ -1,0 +1,246 @@
+"""Evaluations as Ray Tune trials: proposals and promotions are made here, in the driver, and nowhere else."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import time
+from collections import deque
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray import tune
+from ray.tune.search import Searcher
+from safetensors.torch import load_file
+
+from evaluators.evaluation import Evaluation
+from search.jobs import phase_of
+from search.ray_cluster.capacity import Capacity
+from search.ray_cluster.hooks import Promotions, Watch, trial_name
+from search.ray_cluster.worker import EvaluationTrial, Order, Plan, weights_file
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from ray.tune import Callback
+    from torch import Tensor
+
+    from search.jobs import Job, Jobs, Run
+    from search.ray_cluster.resources import Resources
+
+logger = logging.getLogger(__name__)
+
+#: Seconds after which a source that had nothing is asked again though nothing ended: clocks go on.
+_ASK_AGAIN = 1.0
+#: Evaluations per minute are those of so many seconds.
+_PACE_WINDOW = 60.0
+
+
+@dataclass(frozen=True, eq=False)
+class RayExecutor:
+    """A :data:`search.jobs.Executor` for as many evaluations at a time as a cluster holds.
+
+    Attributes:
+        plan: Makes the evaluator on a worker.
+        resources: Of one evaluation on each rung.
+        storage: Folder that all nodes share.
+        workers: Evaluations at a time, at most; as many as the nodes hold when ``None``.
+        timeout: Seconds after which an evaluation is stopped; never when ``None``.
+        retries: How often an evaluation whose worker or node died starts again.
+        callbacks: Of Tune: loggers.
+    """
+
+    plan: Plan
+    resources: Mapping[int, Resources]
+    storage: Path
+    workers: int | None = None
+    timeout: float | None = None
+    retries: int = 3
+    callbacks: Sequence[Callback] = ()
+
+    def __call__(self, run: Run, jobs: Jobs) -> None:
+        """Make every evaluation that is wanted.
+
+        Raises:
+            RuntimeError: Where every evaluation so far failed.
+        """
+        self.storage.mkdir(parents=True, exist_ok=True)
+        if self.workers is not None:
+            _ask_autoscaler(self.resources, self.workers)
+        capacity = Capacity(self.resources, self.workers)
+        source = Source(run, jobs, self, capacity)
+        watch = Watch(source, self.timeout)
+        trainable = tune.with_parameters(EvaluationTrial, plan=self.plan, storage=str(self.storage))
+        tuner = tune.Tuner(
+            tune.with_resources(trainable, self._placement),
+            tune_config=tune.TuneConfig(
+                search_alg=source,
+                scheduler=Promotions(source),
+                num_samples=-1,
+                reuse_actors=True,
+                trial_name_creator=trial_name,
+                trial_dirname_creator=trial_name,
+            ),
+            run_config=tune.RunConfig(
+                name="tune",
+                storage_path=str(self.storage),
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+                failure_config=tune.FailureConfig(max_failures=self.retries),
+                callbacks=[watch, *self.callbacks],
+                verbose=0,
+            ),
+        )
+        with contextlib.closing(source):
+            tuner.fit()
+        if source.defect is not None:
+            raise source.defect
+
+    def _placement(self, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+        resources = self.resources[config["rung"]]
+        if resources.workers > 1:
+            # Ray Train places the workers; the trial itself only waits for them.
+            return tune.PlacementGroupFactory([{"CPU": 0.01}])
+        return tune.PlacementGroupFactory([resources.bundle])
+
+
+@dataclass(slots=True)
+class _Running:
+    """An evaluation that was handed to Tune."""
+
+    job: Job
+    order: Order
+    resources: Resources
+    lost: list[str] = field(default_factory=list)
+
+
+class Source(Searcher):
+    """Tune's view of :class:`search.jobs.Jobs`: a trial is a job, also one that climbs.
+
+    Args:
+        run: Shared by the steps.
+        jobs: Decides what is evaluated.
+        executor: Its settings.
+        capacity: Decides when there is room.
+    """
+
+    def __init__(self, run: Run, jobs: Jobs, executor: RayExecutor, capacity: Capacity) -> None:
+        super().__init__(metric="score", mode="max")
+        self.run, self.capacity = run, capacity
+        self._jobs, self._executor = jobs, executor
+        self.running: dict[str, _Running] = {}
+        self.defect: Exception | None = None
+        self._dry_since: float | None = None
+        self._ended: deque[float] = deque()
+        self._clock = time.monotonic()
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next job, as values; ``None`` while there is none or no room."""
+        if self.defect is not None:
+            return Searcher.FINISHED
+        now = time.monotonic()
+        if self._dry_since is not None and self.running and now - self._dry_since < _ASK_AGAIN:
+            return None
+        if not self.capacity.has_room(entry.resources for entry in self.running.values()):
+            return None
+        job = self._jobs.next()
+        if job is None:
+            self._dry_since = now
+            return None if self.running else Searcher.FINISHED
+        self._dry_since = None
+        resources = self._executor.resources[job.rung]
+        order = Order.of(
+            job,
+            keep=job.rung == self.run.config.max_rung,
+            gpu=resources.gpu,
+            cpu=resources.cpu,
+            workers=resources.workers,
+        )
+        self._count_time()
+        self.running[trial_id] = _Running(job, order, resources)
+        self.run.progress.begin(self.run.described(job))
+        return asdict(order)
+
+    def on_trial_complete(
+        self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
+    ) -> None:
+        """Put the outcome on record."""
+        self._count_time()
+        entry = self.running.pop(trial_id)
+        self._dry_since = None
+        self._ended.append(time.monotonic())
+        if error or result is None:
+            self._failed(entry, "\n".join(entry.lost) or "its worker was lost")
+        elif "failure" in result:
+            self._failed(entry, result["failure"])
+        else:
+            self._done(entry, result)
+
+    def lost(self, trial_id: str, reason: str) -> None:
+        """A worker or node died under a trial, which Tune may start again."""
+        entry = self.running[trial_id]
+        entry.lost.append(reason)
+        left = self._executor.retries - len(entry.lost)
+        what = f"{entry.job.candidate.id} on rung {entry.job.rung}: {reason}"
+        logger.warning("lost %s", what)
+        self.run.progress.say(f"lost {what}" + ("; it starts again" if left >= 0 else ""))
+
+    def evaluations_per_minute(self) -> float:
+        """Of the last minute."""
+        now = time.monotonic()
+        while self._ended and now - self._ended[0] > _PACE_WINDOW:
+            self._ended.popleft()
+        return len(self._ended) * 60 / _PACE_WINDOW
+
+    def close(self) -> None:
+        """Count the time until now."""
+        self._count_time()
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the record."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing: the study is the record."""
+
+    def get_state(self) -> dict[str, Any]:
+        """Nothing: the study is the record."""
+        return {}
+
+    def save_to_dir(self, checkpoint_dir: str, session_str: str = "default") -> None:
+        """Nothing: the study is the record."""
+
+    def _done(self, entry: _Running, result: Mapping[str, Any]) -> None:
+        evaluation = Evaluation(**{f.name: result[f.name] for f in fields(Evaluation)})
+        path = weights_file(self._executor.storage, entry.order.name)
+
+        def weights() -> Mapping[str, Tensor]:
+            return load_file(path)
+
+        try:
+            record = self.run.record(entry.job, evaluation, weights)
+        except (OSError, ArithmeticError) as error:
+            self._failed(entry, f"{type(error).__name__}: {error}")
+            return
+        self._jobs.done(entry.job, record)
+        if entry.order.keep:
+            path.unlink(missing_ok=True)
+
+    def _failed(self, entry: _Running, trace: str) -> None:
+        if self._jobs.failed(entry.job, trace):
+            self.defect = RuntimeError(f"Every evaluation so far failed; the last one:\n{trace}")
+
+    def _count_time(self) -> None:
+        """Split the time that went by among the phases of what ran."""
+        now = time.monotonic()
+        for entry in self.running.values():
+            share = (now - self._clock) / len(self.running)
+            self.run.clock.seconds[phase_of(entry.job.rung)] += share
+        self._clock = now
+
+
+def _ask_autoscaler(resources: Mapping[int, Resources], workers: int) -> None:
+    """Without waiting proposals there is no demand that an autoscaler could see."""
+    largest = max(resources.values(), key=lambda needed: (needed.gpu / needed.workers, needed.cpu))
+    with contextlib.suppress(Exception):  # clusters without an autoscaler know no requests
+        ray.autoscaler.sdk.request_resources(bundles=[largest.bundle] * workers)

@@ -1,0 +1,178 @@
+"""What Tune calls: a scheduler that knows who climbs already, and a watch over trials and nodes."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import ray
+from ray.tune import Callback
+from ray.tune.schedulers import TrialScheduler
+
+from search.progress import Fleet
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from ray.actor import ActorHandle
+    from ray.tune.experiment import Trial
+
+    from search.ray_cluster.capacity import Capacity
+    from search.ray_cluster.executor import Source
+
+#: Characters of a reason.
+_LONGEST = 500
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
+#: Lines such as ``actor_id: 5e74...`` in Ray's words on a dead worker.
+_LABEL = re.compile(r"\w+: \S+$")
+#: Seconds between two looks at who is there and what hangs.
+_LOOK_SECONDS = 0.5
+
+
+class Promotions(TrialScheduler):
+    """Tune's view of the promotion function, which has decided already: who climbs comes as a new trial.
+
+    Trials run to their end in the order in which they came; what is left to do is to hear of lost workers,
+    which Tune tells a scheduler only.
+
+    Args:
+        source: Is told.
+    """
+
+    def __init__(self, source: Source) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._source = source
+
+    def set_search_properties(self, metric: str | None, mode: str | None, **spec: Any) -> bool:
+        """Nothing to compare."""
+        return True
+
+    def on_trial_add(self, tune_controller: Any, trial: Trial) -> None:
+        """Nothing to do."""
+
+    def on_trial_error(self, tune_controller: Any, trial: Trial) -> None:
+        """A worker or node died."""
+        self._source.lost(trial.trial_id, _reason(trial))
+
+    def on_trial_result(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> str:
+        """A trial has one result."""
+        return TrialScheduler.STOP
+
+    def on_trial_complete(self, tune_controller: Any, trial: Trial, result: dict[str, Any]) -> None:
+        """Nothing to do."""
+
+    def on_trial_remove(self, tune_controller: Any, trial: Trial) -> None:
+        """Nothing to do."""
+
+    def choose_trial_to_run(self, tune_controller: Any) -> Trial | None:
+        """None: Tune goes by the order in which they came, and does so without a look at all trials."""
+        return None
+
+    def debug_string(self) -> str:
+        """For Tune's own display."""
+        return "as proposed"
+
+
+class Watch(Callback):
+    """Stops what hangs, drops what Tune keeps of finished trials, tells who is there.
+
+    Args:
+        source: Knows what runs.
+        timeout: Seconds, or ``None``.
+    """
+
+    def __init__(self, source: Source, timeout: float | None) -> None:
+        self._source, self._timeout = source, timeout
+        self._since: dict[str, tuple[float, Trial]] = {}
+        self._nodes: dict[str, str] | None = None
+        self._looked = 0.0
+
+    def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """The worker is up and begins."""
+        self._since[trial.trial_id] = time.monotonic(), trial
+
+    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """It waits for another worker."""
+        self._since.pop(trial.trial_id, None)
+
+    def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """It ended."""
+        self._since.pop(trial.trial_id, None)
+        _forget(trial)
+
+    def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
+        """It was lost for good."""
+        self._since.pop(trial.trial_id, None)
+
+    def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
+        """Several times a second."""
+        now = time.monotonic()
+        if now - self._looked < _LOOK_SECONDS:
+            return
+        self._looked = now
+        self._tell()
+        if self._timeout is None:
+            return
+        for name, (since, trial) in list(self._since.items()):
+            if now - since > self._timeout:
+                del self._since[name]
+                self._stop(trial)
+
+    def _stop(self, trial: Trial) -> None:
+        """Kill the worker of a trial that hangs; it is not tried again, since it would hang again."""
+        actor: ActorHandle[Any] | None = trial.temporary_state.ray_actor
+        trial.max_failures = 0
+        self._source.running[trial.trial_id].lost.append(f"took longer than --timeout {self._timeout:g} s")
+        if actor is not None:
+            ray.kill(actor)
+
+    def _tell(self) -> None:
+        source, capacity = self._source, self._source.capacity
+        nodes = {node.id: node.address for node in capacity.nodes}
+        source.run.progress.fleet(
+            Fleet(
+                len(source.running),
+                capacity.places,
+                len(nodes),
+                source.evaluations_per_minute(),
+                source.run.book.num_failures(),
+            )
+        )
+        if self._nodes is not None:
+            for gone in self._nodes.keys() - nodes.keys():
+                source.run.progress.say(f"node {self._nodes[gone]} left: {_count(nodes, capacity)}")
+            for new in nodes.keys() - self._nodes.keys():
+                source.run.progress.say(f"node {nodes[new]} joined: {_count(nodes, capacity)}")
+        if nodes:
+            self._nodes = nodes
+
+
+def _count(nodes: Mapping[str, str], capacity: Capacity) -> str:
+    return f"{len(nodes)} nodes, {capacity.places} evaluations at a time"
+
+
+def trial_name(trial: Trial) -> str:
+    """Readable in TensorBoard, and different for each evaluation of a run."""
+    return "{candidate}-{rung}-{method}-{seed}".format(**trial.config)
+
+
+def _reason(trial: Trial) -> str:
+    """Why a worker was lost, in one line: the error that it raised while it started, or what Ray says."""
+    with contextlib.suppress(OSError, TypeError):
+        text = _COLOURS.sub("", Path(str(trial.error_file)).read_text()).rpartition("Failure #")[2]
+        lines = [line.strip() for line in text.splitlines()[1:]]
+        raised = [line for line in lines if re.match(r"[\w.]*(Error|Exception|Exit)\b", line)]
+        said = [line for line in lines if line and not _LABEL.match(line)]
+        return (raised[-1] if raised else " ".join(said))[:_LONGEST]
+    return "its worker was lost"
+
+
+def _forget(trial: Trial) -> None:
+    """Tune keeps every trial until the end, with its last result in several copies: most of its memory."""
+    trial.run_metadata.last_result = {}
+    trial.run_metadata.metric_analysis = {}
+    trial.run_metadata.metric_n_steps = {}
+    trial.run_metadata.invalidate_cache()  # type: ignore[no-untyped-call]
