@@ -52,7 +52,8 @@ class Fleet:
     def __str__(self) -> str:
         on = f"{self.nodes} node{'' if self.nodes == 1 else 's'}"
         failed = f", {self.failures} failed" if self.failures else ""
-        return f"{self.running} of {self.places} places busy on {on}, {self.per_minute:.0f} evaluations/min{failed}"
+        busy = f"{self.running} of {self.places} places busy on {on}"
+        return f"{busy}, {self.per_minute:.0f} evaluations/min{failed}"
 
 
 class Progress(Protocol):

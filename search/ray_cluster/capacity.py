@@ -34,11 +34,9 @@ class Node:
 
 def living_nodes() -> list[Node]:
     """Nodes that Ray believes to be alive."""
-    return [
-        Node(raw["NodeID"], raw["NodeManagerAddress"], raw["Resources"])
-        for raw in ray.nodes()
-        if raw["Alive"]
-    ]
+    known = ray.nodes()  # type: ignore[no-untyped-call]
+    alive = (raw for raw in known if raw["Alive"])
+    return [Node(raw["NodeID"], raw["NodeManagerAddress"], raw["Resources"]) for raw in alive]
 
 
 class Capacity:

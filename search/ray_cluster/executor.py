@@ -203,6 +203,10 @@ class Source(Searcher):
     def restore(self, checkpoint_path: str) -> None:
         """Nothing: the study is the record."""
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles what it was given, for a restore that is never asked for."""
+        return {}
+
     def get_state(self) -> dict[str, Any]:
         """Nothing: the study is the record."""
         return {}

@@ -71,6 +71,10 @@ class Promotions(TrialScheduler):
         """None: Tune goes by the order in which they came, and does so without a look at all trials."""
         return None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles what it was given, for a restore that is never asked for."""
+        return {}
+
     def debug_string(self) -> str:
         """For Tune's own display."""
         return "as proposed"
@@ -89,6 +93,10 @@ class Watch(Callback):
         self._since: dict[str, tuple[float, Trial]] = {}
         self._nodes: dict[str, str] | None = None
         self._looked = 0.0
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as above."""
+        return {}
 
     def on_trial_start(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """The worker is up and begins."""

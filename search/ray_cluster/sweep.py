@@ -51,9 +51,7 @@ class Sweep:
         """What suits a worker, which may have a GPU where the driver has none."""
         needed = self.resources[1]
         wanted = device or ("cuda" if needed.gpu else "cpu")
-        task = ray.remote(Precision.detect).options(
-            num_cpus=needed.cpu / needed.workers, num_gpus=needed.gpu / needed.workers
-        )
+        task = ray.remote(num_cpus=needed.cpu, num_gpus=needed.gpu)(_detect)
         found: Precision = ray.get(task.remote(wanted, dense_macs, has_convolutions))
         threads = max(1, int(needed.cpu)) if found.threads > 1 else 1
         return replace(found, threads=threads)
@@ -92,6 +90,10 @@ def sweep(config: RunConfig, folder: Path) -> Iterator[Sweep]:
         check_nodes(next(path for path in (storage, *storage.parents) if path.exists()))
         run = storage / folder.name if config.storage_path else storage / "cluster"
         yield Sweep(config, resources, run)
+
+
+def _detect(device: str, dense_macs: int, has_convolutions: bool) -> Precision:
+    return Precision.detect(device, dense_macs, has_convolutions)
 
 
 def _loggers(config: RunConfig, run: str) -> list[Callback]:

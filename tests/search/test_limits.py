@@ -16,6 +16,7 @@ from search.limits import Budget, Window
         ("90s", Budget(seconds=90)),
         ("30m", Budget(seconds=1800)),
         ("1.5h", Budget(seconds=5400)),
+        ("0.5gpuh", Budget(gpu_hours=0.5)),
     ],
 )
 def test_a_budget_is_a_count_or_a_time(text: str, budget: Budget) -> None:
@@ -32,7 +33,6 @@ def test_a_budget_is_a_count_or_a_time(text: str, budget: Budget) -> None:
         ("many", "give a whole number of candidates, or a time"),
         ("", "give a whole number of candidates, or a time"),
         ("3d", "give a whole number of candidates, or a time"),
-        ("8gpuh", "GPU hours need a cluster executor"),
     ],
 )
 def test_a_bad_budget_is_named_with_its_rule(text: str, rule: str) -> None:
