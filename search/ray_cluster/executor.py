@@ -7,6 +7,7 @@ import logging
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -18,7 +19,8 @@ from evaluators.evaluation import Evaluation
 from search.jobs import phase_of
 from search.ray_cluster.capacity import Capacity
 from search.ray_cluster.hooks import Promotions, Watch, trial_name
-from search.ray_cluster.worker import EvaluationTrial, Order, Plan, weights_file
+from search.ray_cluster.work import weights_file
+from search.ray_cluster.worker import EvaluationTrial, Order, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -74,7 +76,7 @@ class RayExecutor:
         watch = Watch(source, self.timeout)
         trainable = tune.with_parameters(EvaluationTrial, plan=self.plan, storage=str(self.storage))
         tuner = tune.Tuner(
-            tune.with_resources(trainable, self._placement),
+            tune.with_resources(trainable, partial(_placement, dict(self.resources))),
             tune_config=tune.TuneConfig(
                 search_alg=source,
                 scheduler=Promotions(source),
@@ -97,12 +99,14 @@ class RayExecutor:
         if source.defect is not None:
             raise source.defect
 
-    def _placement(self, config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
-        resources = self.resources[config["rung"]]
-        if resources.workers > 1:
-            # Ray Train places the workers; the trial itself only waits for them.
-            return tune.PlacementGroupFactory([{"CPU": 0.01}])
-        return tune.PlacementGroupFactory([resources.bundle])
+
+def _placement(resources: Mapping[int, Resources], config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+    """What Tune reserves for a trial."""
+    needed = resources[config["rung"]]
+    if needed.workers > 1:
+        # Ray Train reserves places for the processes; the trial itself only waits for them.
+        return tune.PlacementGroupFactory([{"CPU": 0.01}])
+    return tune.PlacementGroupFactory([needed.bundle])
 
 
 @dataclass(slots=True)
@@ -150,13 +154,7 @@ class Source(Searcher):
             return None if self.running else Searcher.FINISHED
         self._dry_since = None
         resources = self._executor.resources[job.rung]
-        order = Order.of(
-            job,
-            keep=job.rung == self.run.config.max_rung,
-            gpu=resources.gpu,
-            cpu=resources.cpu,
-            workers=resources.workers,
-        )
+        order = Order.of(job, resources, keep=job.rung == self.run.config.max_rung)
         self._count_time()
         self.running[trial_id] = _Running(job, order, resources)
         self.run.progress.begin(self.run.described(job))
@@ -216,7 +214,7 @@ class Source(Searcher):
 
     def _done(self, entry: _Running, result: Mapping[str, Any]) -> None:
         evaluation = Evaluation(**{f.name: result[f.name] for f in fields(Evaluation)})
-        path = weights_file(self._executor.storage, entry.order.name)
+        path = weights_file(self._executor.storage, entry.order)
 
         def weights() -> Mapping[str, Tensor]:
             return load_file(path)

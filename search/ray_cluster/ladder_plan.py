@@ -10,6 +10,7 @@ from evaluators.ladder import Ladder
 from evaluators.precision import Precision
 from evaluators.reconstruct.refit import Refit
 from evaluators.tasks import load_task
+from search.ray_cluster.work import EvaluatorWork
 from search.survey import task_options
 
 if TYPE_CHECKING:
@@ -42,7 +43,7 @@ class LadderPlan:
     dense: Mapping[str, Tensor]
     scores: Mapping[str, Mapping[str, Tensor]]
 
-    def __call__(self, place: Place) -> Ladder:
+    def __call__(self, place: Place) -> EvaluatorWork:
         """Load the task, take over the dense weights, build the evaluator."""
         precision = Precision(**self.config.precision)
         precision = replace(precision, device="cuda" if place.gpu else "cpu")
@@ -50,7 +51,7 @@ class LadderPlan:
         task = self._task()
         batches = calibration_batches(task, precision)
         refit = Refit(task, self.space, {}, batches, precision)
-        return Ladder(task, self.space, self.scores, refit, precision)
+        return EvaluatorWork(Ladder(task, self.space, self.scores, refit, precision), place)
 
     def _task(self) -> Task:
         options = task_options(self.config)

@@ -1,0 +1,59 @@
+"""One evaluation on several GPUs: processes, placed by Ray Train, prepare the work and share its training."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Any
+
+import ray.train
+import ray.train.torch
+
+from search.ray_cluster.resources import Resources
+from search.ray_cluster.worker import Order, Place
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from search.ray_cluster.worker import Plan
+
+
+@dataclass(frozen=True, eq=False)
+class SharedTraining:
+    """A :data:`search.ray_cluster.worker.Work` that waits for the processes that do it.
+
+    Attributes:
+        plan: Prepares the work in each of them.
+        storage: Folder that all nodes share.
+    """
+
+    plan: Plan
+    storage: Path
+
+    def __call__(self, order: Order) -> dict[str, Any]:
+        """Start the processes, and return what the first one found.
+
+        Raises:
+            Exception: What the evaluator raises in one of them.
+        """
+        bundle = Resources(order.cpu, order.gpu, order.workers).bundle
+        trainer = ray.train.torch.TorchTrainer(
+            _evaluate,
+            train_loop_config={"order": asdict(order), "plan": self.plan, "storage": self.storage},
+            scaling_config=ray.train.ScalingConfig(
+                num_workers=order.workers, use_gpu=order.gpu > 0, resources_per_worker=bundle
+            ),
+            run_config=ray.train.RunConfig(name=order.name, storage_path=str(self.storage / "train")),
+        )
+        result = trainer.fit()
+        if result.error is not None:
+            raise result.error
+        assert result.metrics is not None
+        return dict(result.metrics)
+
+
+def _evaluate(config: dict[str, Any]) -> None:
+    """In each process; Ray Train has set up the process group."""
+    order = Order(**config["order"])
+    context = ray.train.get_context()
+    place = Place(order.gpu > 0, config["storage"], context.get_world_rank(), context.get_world_size())
+    ray.train.report(config["plan"](place)(order))
