@@ -9,12 +9,12 @@ from search.finals import Finals
 from search.finish import FRONT, finish, write_front
 from search.forecast import expected_counts
 from search.jobs import Executor, Run, phase_of
-from search.journal import mend_journal, open_journal
 from search.local import execute as execute_here
 from search.report import write_report
 from search.result import Result
 from search.schedule import Schedule
-from search.study import Book
+from search.storage import storage_of
+from search.study import Book, find_study
 from search.weights import Weights
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from search.encoding import Encoding
     from search.problem import Clock, Problem
     from search.progress import Progress
+    from search.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -40,6 +41,7 @@ def drive(
     clock: Clock,
     warnings: Sequence[str] = (),
     execute: Executor = execute_here,
+    storage: Storage | None = None,
 ) -> Result:
     """Search, train the finals, judge and report, continuing whatever the folder holds.
 
@@ -52,12 +54,13 @@ def drive(
         clock: Started by the caller.
         warnings: Go into the result.
         execute: Makes the evaluations.
+        storage: The record, locked by the caller; that of ``config`` when ``None``.
 
     Raises:
         RuntimeError: If no candidate could be evaluated, or fvcore's count differs from the closed form.
     """
-    mend_journal(folder)
-    book = Book(open_journal(folder), encoding.distributions)
+    storage = storage or storage_of(folder, config)
+    book = Book(storage.open(), encoding.distributions, storage.study_name)
     run = Run(problem, config, encoding, book, Weights(folder / "finals", problem), progress, clock)
     progress.expect(expected_counts(config))
     for record in book.all_records():
@@ -69,21 +72,22 @@ def drive(
     result = finish(run, contenders, folder, warnings)
     progress.begin("writing the report")
     with clock.phase("report"):
-        write_report(folder)
+        write_report(folder, storage)
     result = write_front(result, clock.totals(), folder)
     run.weights.clear()
     book.note(_FINISHED, _extent(config))
     return result
 
 
-def finished_result(folder: Path, config: RunConfig) -> Result | None:
+def finished_result(folder: Path, config: RunConfig, storage: Storage | None = None) -> Result | None:
     """The result of a run that is finished with these settings, else ``None``. Reads only."""
-    if not (folder / FRONT).exists():
+    storage = storage or storage_of(folder, config)
+    if not (folder / FRONT).exists() or not storage.exists():
         return None
-    for study in open_journal(folder).get_all_studies():
-        if study.user_attrs.get(_FINISHED) == _extent(config):
-            return Result.load(folder)
-    return None
+    study = find_study(storage.read(), storage.study_name(1))
+    if study is None or study.user_attrs.get(_FINISHED) != _extent(config):
+        return None
+    return Result.load(folder)
 
 
 def _extent(config: RunConfig) -> dict[str, object]:

@@ -14,8 +14,8 @@ from evaluators.evaluation import METHODS
 from search.correlation import rung_correlations
 from search.finals import CONTROLS
 from search.front import REFERENCE, Mark, front, hypervolume
+from search.journal import RUNGS
 from search.result import Comparison, Dense, Hypervolume, Point, Result, Summary
-from search.study import RUNGS
 from spaces.surgery import write_architecture
 
 if TYPE_CHECKING:

@@ -21,12 +21,13 @@ from evaluators.options import OptionError, choose
 from evaluators.prepare import prepare, train_dense
 from evaluators.scoring import evaluate
 from evaluators.task import SealedLoader
+from search.address import Address
 from search.command import INTERRUPTED, run_command
 from search.config import EXTENDABLE, RunConfig, check_equal, option_name
 from search.drive import drive, finished_result
 from search.encoding import Encoding
 from search.forecast import expected_counts
-from search.journal import driver_lock
+from search.journal import RUNGS, driver_lock
 from search.limits import Budget, memory_bytes
 from search.problem import Clock, Problem
 from search.progress import Display
@@ -35,7 +36,7 @@ from search.samplers import SAMPLERS
 from search.seeds import Knowledge
 from search.show import found_lines, plan_lines, print_result
 from search.space_options import space_options
-from search.study import RUNGS
+from search.storage import storage_of
 from search.survey import Survey, forecast, installed_versions, measure_epoch, survey
 from spaces.surgery import rebuild
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
 
     from evaluators.prepare import Prepared
     from search.result import Result
+    from search.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -161,6 +163,12 @@ Examples:
 )
 @click.option("--batch-size", type=int, metavar="N", help="Images per step; the task's own by default.")
 @click.option(
+    "--storage",
+    metavar="URL",
+    help="PostgreSQL database for the record, postgresql://USER@HOST/DATABASE; study.journal in the run "
+    "folder by default. A password comes from PGPASSWORD, ~/.pgpass or the URL, and is kept nowhere.",
+)
+@click.option(
     "--resume", is_flag=True, help="Continue the run in --out; --budget and --final may be larger then."
 )
 @click.option("--dry-run", is_flag=True, help="Say what was found and how long it will take; write nothing.")
@@ -174,39 +182,54 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
     options["criteria"] = _names(options["criteria"])
     default_out = f"runs/{_task_name(options['task'])}"
     options |= _absolute(options)
+    address = None if options["storage"] is None else Address.parse(options["storage"])
+    options["storage"] = address and address.url
     given = {
         name: v
         for name, v in options.items()
         if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
     }
     folder = Path(out or default_out)
-    config = _resumed(folder, given) if resume else _new(options)
+    config = _resumed(folder, given) if resume else _new(folder, options)
     if not resume and not dry_run:
         _check_free(folder)
+    storage = storage_of(folder, config, address)
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
-    if resume and (result := finished_result(folder, config)):
+    if resume and (result := finished_result(folder, config, storage)):
         click.echo(f"{folder} is finished; a larger --budget extends it.")
         print_result(console, result, folder)
         return 0
+    if dry_run:
+        storage.exists()  # a database that can not be used is found now
+        _announce(_found(config))
+        return 0
+    with storage.lock():
+        if not resume and storage.exists():
+            rule = f"{config.storage} has a run {config.run_name} already; name another folder, or --resume."
+            raise OptionError("out", folder, rule)
+        found = _found(config)
+        if not resume:
+            storage.prepare()
+            _create(folder, found.config)
+        try:
+            return _work(console, folder, found, storage)
+        except KeyboardInterrupt:
+            click.echo(
+                f"search.run: stopped; continue with: python -m search.run --resume --out {folder}", err=True
+            )
+            return INTERRUPTED
+
+
+def _found(config: RunConfig) -> Survey:
+    """Look at the task and the model, and say what was found."""
     found = survey(config)
     for line in (*found_lines(found.task.name, found.space, found.window), *_changed(found.config)):
         click.echo(line)
-    if dry_run:
-        _announce(found)
-        return 0
-    if not resume:
-        _create(folder, found.config)
-    try:
-        return _work(console, folder, found)
-    except KeyboardInterrupt:
-        click.echo(
-            f"search.run: stopped; continue with: python -m search.run --resume --out {folder}", err=True
-        )
-        return INTERRUPTED
+    return found
 
 
-def _new(options: dict[str, Any]) -> RunConfig:
-    config = RunConfig(**options)
+def _new(folder: Path, options: dict[str, Any]) -> RunConfig:
+    config = RunConfig(**options, run_name=os.path.basename(os.path.abspath(folder)))
     config = replace(config, criteria=config.criteria or tuple(CRITERIA))
     _check(config)
     return config
@@ -316,7 +339,7 @@ def _create(folder: Path, config: RunConfig) -> None:
     os.rename(partial, folder)
 
 
-def _work(console: Console, folder: Path, found: Survey) -> int:
+def _work(console: Console, folder: Path, found: Survey, storage: Storage) -> int:
     clock = Clock()
     with driver_lock(folder), _log_to(folder / "run.log"):
         found.config.save(folder)
@@ -324,12 +347,12 @@ def _work(console: Console, folder: Path, found: Survey) -> int:
         plan = forecast(found, None)
         metric = Metric(found.task.metric)
         with Display(console, found.space.macs(found.space.dense), plan, metric) as display:
-            result = _search(display, folder, found, clock)
+            result = _search(display, folder, found, clock, storage)
     print_result(console, result, folder)
     return 0
 
 
-def _search(display: Display, folder: Path, found: Survey, clock: Clock) -> Result:
+def _search(display: Display, folder: Path, found: Survey, clock: Clock, storage: Storage) -> Result:
     task, config, metric = found.task, found.config, Metric(found.task.metric)
     display.begin("training the dense network")
     with clock.phase("dense"):
@@ -369,7 +392,7 @@ def _search(display: Display, folder: Path, found: Survey, clock: Clock) -> Resu
     applicable = {group.name: prepared.criteria_for(group.name) for group in found.space.groups}
     encoding = Encoding(found.space, found.window, config.criteria, config.criterion_per_group, applicable)
     warnings = (*found.space.warnings, *prepared.warnings)
-    return drive(problem, config, encoding, folder, display, clock, warnings)
+    return drive(problem, config, encoding, folder, display, clock, warnings, storage=storage)
 
 
 def _knowledge(prepared: Prepared) -> Knowledge:

@@ -97,6 +97,7 @@ def test_the_flags_are_these() -> None:
         "--epochs",
         "--lr",
         "--batch-size",
+        "--storage",
         "--resume",
         "--dry-run",
     }
