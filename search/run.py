@@ -201,15 +201,18 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
         return 0
     if dry_run:
         storage.exists()  # a database that can not be used is found now
-        _announce(_found(config))
+        found = survey(config)
+        _say_found(found)
+        _announce(found)
         return 0
     with storage.lock():
         if not resume and storage.exists():
             rule = f"{config.storage} has a run {config.run_name} already; name another folder, or --resume."
             raise OptionError("out", folder, rule)
-        found = _found(config)
+        found = survey(config)
+        storage.prepare()
+        _say_found(found)
         if not resume:
-            storage.prepare()
             _create(folder, found.config)
         try:
             return _work(console, folder, found, storage)
@@ -220,12 +223,9 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
             return INTERRUPTED
 
 
-def _found(config: RunConfig) -> Survey:
-    """Look at the task and the model, and say what was found."""
-    found = survey(config)
+def _say_found(found: Survey) -> None:
     for line in (*found_lines(found.task.name, found.space, found.window), *_changed(found.config)):
         click.echo(line)
-    return found
 
 
 def _new(folder: Path, options: dict[str, Any]) -> RunConfig:
