@@ -47,6 +47,7 @@ class RunConfig:
         final_seeds: Training seeds of each final; the task's own when ``None``.
         seed: Of everything that is random.
         device: Where to compute; the best there is when ``None``.
+        storage: Database of the record, without any password; the journal in the run folder when ``None``.
         epochs: Of full training; the task's own when ``None``.
         lr: Peak learning rate of full training; the task's own when ``None``.
         batch_size: Images per step; the task's own when ``None``.
@@ -58,6 +59,7 @@ class RunConfig:
         timeout: Time after which an evaluation is stopped; never when ``None``.
         retries: How often an evaluation starts again when its worker died.
         loggers: Whom Tune tells.
+        run_name: Not an option: name of the run in a database, wherever its folder moves.
         num_targets: Not an option: length of the opening's MACs ladder, fixed when the run starts.
         population: Not an option: population of samplers that have one, fixed when the run starts.
         fingerprint: Not an option: hash of the dense network as it was loaded.
@@ -89,6 +91,7 @@ class RunConfig:
     final_seeds: int | None = None
     seed: int = 0
     device: str | None = None
+    storage: str | None = None
     epochs: float | None = None
     lr: float | None = None
     batch_size: int | None = None
@@ -100,6 +103,7 @@ class RunConfig:
     timeout: str | None = None
     retries: int = 3
     loggers: tuple[str, ...] = ()
+    run_name: str = ""
     num_targets: int = 0
     population: int = 0
     fingerprint: str = ""
@@ -160,7 +164,7 @@ class RunConfig:
 
 
 #: Fields that are no options.
-DERIVED = ("num_targets", "population", "fingerprint", "precision", "recipe", "versions")
+DERIVED = ("run_name", "num_targets", "population", "fingerprint", "precision", "recipe", "versions")
 
 #: Options whose names are not those of their fields.
 _OPTION_NAMES = {"criteria": "criterion", "loggers": "logger"}

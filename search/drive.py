@@ -9,12 +9,13 @@ from search.finals import Finals
 from search.finish import FRONT, finish, write_front
 from search.forecast import expected_counts
 from search.jobs import Executor, Run, phase_of
-from search.journal import mend_journal, open_journal
+from search.journal import RUNGS
 from search.local import execute as execute_here
 from search.report import write_report
 from search.result import Result
 from search.schedule import Schedule
-from search.study import RUNGS, Book
+from search.storage import storage_of
+from search.study import Book, find_study
 from search.weights import Weights
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from search.encoding import Encoding
     from search.problem import Clock, Problem
     from search.progress import Progress
+    from search.storage import Storage
 
 logger = logging.getLogger(__name__)
 
@@ -41,6 +43,7 @@ def drive(
     warnings: Sequence[str] = (),
     execute: Executor = execute_here,
     gpus: Mapping[int, float] | None = None,
+    storage: Storage | None = None,
 ) -> Result:
     """Search, train the finals, judge and report, continuing whatever the folder holds.
 
@@ -54,15 +57,15 @@ def drive(
         warnings: Go into the result.
         execute: Makes the evaluations.
         gpus: That one evaluation occupies, by rung.
+        storage: The record, locked by the caller; that of ``config`` when ``None``.
 
     Raises:
         RuntimeError: If no candidate could be evaluated, or fvcore's count differs from the closed form.
     """
-    mend_journal(folder)
-    book = Book(open_journal(folder), encoding.distributions)
-    run = Run(
-        problem, config, encoding, book, Weights(folder / "finals", problem), progress, clock, gpus or {}
-    )
+    storage = storage or storage_of(folder, config)
+    book = Book(storage.open(), encoding.distributions, storage.study_name)
+    weights = Weights(folder / "finals", problem)
+    run = Run(problem, config, encoding, book, weights, progress, clock, gpus or {})
     progress.expect(expected_counts(config))
     for record in book.all_records():
         progress.evaluated(record)
@@ -74,21 +77,22 @@ def drive(
     result = finish(run, contenders, folder, warnings)
     progress.begin("writing the report")
     with clock.phase("report"):
-        write_report(folder)
+        write_report(folder, storage)
     result = write_front(result, clock.totals(), folder)
     run.weights.clear()
     book.note(_FINISHED, _extent(config))
     return result
 
 
-def finished_result(folder: Path, config: RunConfig) -> Result | None:
+def finished_result(folder: Path, config: RunConfig, storage: Storage | None = None) -> Result | None:
     """The result of a run that is finished with these settings, else ``None``. Reads only."""
-    if not (folder / FRONT).exists():
+    storage = storage or storage_of(folder, config)
+    if not (folder / FRONT).exists() or not storage.exists():
         return None
-    for study in open_journal(folder).get_all_studies():
-        if study.user_attrs.get(_FINISHED) == _extent(config):
-            return Result.load(folder)
-    return None
+    study = find_study(storage.read(), storage.study_name(1))
+    if study is None or study.user_attrs.get(_FINISHED) != _extent(config):
+        return None
+    return Result.load(folder)
 
 
 def _extent(config: RunConfig) -> dict[str, object]:

@@ -79,7 +79,7 @@ class Finals:
         complete = {contender.candidate.id for contender in proposed if contender.records}
         if not complete:
             raise RuntimeError(
-                f"No candidate was evaluated on rung {self._rung}: see the journal for the failures."
+                f"No candidate was evaluated on rung {self._rung}: the run's record has the failures."
             )
         controls = [
             self._contender(candidate, f"control: {kind}", record.evaluation.candidate)

@@ -14,8 +14,8 @@ from evaluators.evaluation import METHODS
 from search.correlation import rung_correlations
 from search.finals import CONTROLS
 from search.front import REFERENCE, Mark, front, hypervolume
+from search.journal import RUNGS
 from search.result import Comparison, Dense, Hypervolume, Point, Result, Summary
-from search.study import RUNGS
 from spaces.surgery import write_architecture
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def _count(records: Sequence[Record]) -> int:
 
 
 class NotedScores:
-    """Scores of recorded networks in fp32, measured once and noted in the journal.
+    """Scores of recorded networks in fp32, measured once and noted in the record.
 
     Args:
         run: Whose networks.
@@ -155,7 +155,7 @@ class NotedScores:
         return self._of("test", record, self._run.problem.evaluator.test_score)
 
     def noted(self, key: str, measure: Callable[[], float]) -> float:
-        """What the journal says, or measured now and noted."""
+        """What the record says, or measured now and noted."""
         value = self._run.book.noted(key)
         if value is None:
             value = measure()

@@ -19,6 +19,8 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+RUNGS = (1, 2, 3)
+
 JOURNAL = "study.journal"
 DRIVER_LOCK = "driver.lock"
 
@@ -44,6 +46,46 @@ def driver_lock(folder: Path) -> Iterator[None]:
         yield
     finally:
         lock.release()
+
+
+def study_name(rung: int) -> str:
+    """Name of the study that keeps a rung."""
+    return f"rung-{rung}"
+
+
+class Journal:
+    """Implements :class:`search.storage.Storage`: the journal in a run folder, under its :func:`driver_lock`.
+
+    Args:
+        folder: The run folder.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def study_name(self, rung: int) -> str:
+        """As :meth:`search.storage.Storage.study_name`."""
+        return study_name(rung)
+
+    def exists(self) -> bool:
+        """As :meth:`search.storage.Storage.exists`."""
+        return (self._folder / JOURNAL).exists()
+
+    def prepare(self) -> None:
+        """As :meth:`search.storage.Storage.prepare`: nothing, the journal comes with the folder."""
+
+    def lock(self) -> contextlib.AbstractContextManager[None]:
+        """As :meth:`search.storage.Storage.lock`: nothing, the folder's lock is enough."""
+        return contextlib.nullcontext()
+
+    def open(self) -> JournalStorage:
+        """As :meth:`search.storage.Storage.open`."""
+        mend_journal(self._folder)
+        return open_journal(self._folder)
+
+    def read(self) -> JournalStorage:
+        """As :meth:`search.storage.Storage.read`."""
+        return open_journal(self._folder)
 
 
 def open_journal(folder: Path) -> JournalStorage:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import logging
 import os
 import sys
 import tempfile
@@ -15,39 +13,26 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
-from evaluators.criteria import CRITERIA, NORMALISATIONS
-from evaluators.ladder import Ladder
+from evaluators.criteria import CRITERIA
 from evaluators.options import OptionError, choose
-from evaluators.prepare import prepare, train_dense
-from evaluators.scoring import evaluate
-from evaluators.task import SealedLoader
+from search.address import Address
 from search.command import INTERRUPTED, run_command
+from search.conduct import announce, conduct
 from search.config import EXTENDABLE, RunConfig, check_equal, option_name
-from search.drive import drive, finished_result
-from search.encoding import Encoding
-from search.forecast import expected_counts
-from search.journal import driver_lock
+from search.drive import finished_result
+from search.journal import RUNGS
 from search.limits import Budget, memory_bytes
-from search.problem import Clock, Problem
-from search.progress import Display
 from search.ray_cluster.options import check_cluster_options, cluster_options
-from search.report.words import Metric, duration
 from search.samplers import SAMPLERS
-from search.seeds import Knowledge
-from search.show import found_lines, plan_lines, print_result
+from search.show import found_lines, print_result
 from search.space_options import space_options
-from search.study import RUNGS
-from search.survey import Survey, forecast, installed_versions, measure_epoch, survey
-from search.workplace import Workplace, workplace
-from spaces.surgery import rebuild
+from search.storage import storage_of
+from search.survey import Survey, installed_versions, survey
+from search.workplace import workplace
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Sequence
 
-    from evaluators.prepare import Prepared
-    from search.result import Result
-
-logger = logging.getLogger(__name__)
 
 _LEAST = {"max_rung": 1, "final": 1, "final_seeds": 1, "seed": 0}
 
@@ -164,6 +149,12 @@ Examples:
 @click.option("--batch-size", type=int, metavar="N", help="Images per step; the task's own by default.")
 @cluster_options
 @click.option(
+    "--storage",
+    metavar="URL",
+    help="PostgreSQL database for the record, postgresql://USER@HOST/DATABASE; study.journal in the run "
+    "folder by default. A password comes from PGPASSWORD, ~/.pgpass or the URL, and is kept nowhere.",
+)
+@click.option(
     "--resume", is_flag=True, help="Continue the run in --out; --budget and --final may be larger then."
 )
 @click.option("--dry-run", is_flag=True, help="Say what was found and how long it will take; write nothing.")
@@ -178,40 +169,59 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
         options[name] = _names(options[name])
     default_out = f"runs/{_task_name(options['task'])}"
     options |= _absolute(options)
+    address = None if options["storage"] is None else Address.parse(options["storage"])
+    options["storage"] = address and address.url
     given = {
         name: v
         for name, v in options.items()
         if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
     }
     folder = Path(out or default_out)
-    config = _resumed(folder, given) if resume else _new(options)
+    config = _resumed(folder, given) if resume else _new(folder, options)
     if not resume and not dry_run:
         _check_free(folder)
+    storage = storage_of(folder, config, address)
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
-    if resume and (result := finished_result(folder, config)):
+    if resume and (result := finished_result(folder, config, storage)):
         click.echo(f"{folder} is finished; a larger --budget extends it.")
         print_result(console, result, folder)
         return 0
-    try:
+    if dry_run:
+        storage.exists()  # a database that can not be used is found now
         with workplace(config, folder) as place:
             found = survey(config, place.detect)
-            for line in (*found_lines(found.task.name, found.space, found.window), *_changed(found.config)):
-                click.echo(line)
-            if dry_run:
-                _announce(found)
-                return 0
+            _say_found(found)
+            announce(found)
+        return 0
+    with storage.lock():
+        if not resume and storage.exists():
+            rule = f"{config.storage} has a run {config.run_name} already; name another folder, or --resume."
+            raise OptionError("out", folder, rule)
+        with workplace(config, folder) as place:
+            found = survey(config, place.detect)
+            storage.prepare()
+            _say_found(found)
             if not resume:
                 _create(folder, found.config)
-            return _work(console, folder, found, place)
-    except KeyboardInterrupt:
-        click.echo(
-            f"search.run: stopped; continue with: python -m search.run --resume --out {folder}", err=True
-        )
-        return INTERRUPTED
+            try:
+                result = conduct(console, folder, found, place, storage)
+            except KeyboardInterrupt:
+                click.echo(
+                    f"search.run: stopped; continue with: python -m search.run --resume --out {folder}",
+                    err=True,
+                )
+                return INTERRUPTED
+    print_result(console, result, folder)
+    return 0
 
 
-def _new(options: dict[str, Any]) -> RunConfig:
-    config = RunConfig(**options)
+def _say_found(found: Survey) -> None:
+    for line in (*found_lines(found.task.name, found.space, found.window), *_changed(found.config)):
+        click.echo(line)
+
+
+def _new(folder: Path, options: dict[str, Any]) -> RunConfig:
+    config = RunConfig(**options, run_name=os.path.basename(os.path.abspath(folder)))
     config = replace(config, criteria=config.criteria or tuple(CRITERIA))
     _check(config)
     return config
@@ -286,23 +296,6 @@ def _names(values: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name.strip() for value in values for name in value.split(",")))
 
 
-def _announce(found: Survey) -> None:
-    """Say how good the dense network is, if it comes trained, and how long it will take."""
-    found.precision.apply()
-    task, metric = found.task, Metric(found.task.metric)
-    if task.pretrained:
-        score = evaluate(task.model, task, task.holdout, found.precision.exact)
-        click.echo(f"dense network: {metric.value(score)} {metric.title} on holdout")
-    seconds = measure_epoch(found)
-    plan = forecast(found, seconds)
-    plan.expect(expected_counts(found.config))
-    if not task.pretrained:
-        dense = duration(seconds * task.recipe.epochs)
-        click.echo(f"dense network: trained first, about {dense}")
-    for line in plan_lines(plan):
-        click.echo(line)
-
-
 def _changed(config: RunConfig) -> list[str]:
     """Libraries that are not those that the run was started with; equal results are not promised then."""
     now = installed_versions()
@@ -320,92 +313,6 @@ def _create(folder: Path, config: RunConfig) -> None:
     config.save(partial)
     partial.chmod(0o755)
     os.rename(partial, folder)
-
-
-def _work(console: Console, folder: Path, found: Survey, place: Workplace) -> int:
-    clock = Clock()
-    with driver_lock(folder), _log_to(folder / "run.log"):
-        found.config.save(folder)
-        found.precision.apply()
-        plan = forecast(found, None)
-        metric = Metric(found.task.metric)
-        with Display(console, found.space.macs(found.space.dense), plan, metric) as display:
-            result = _search(display, folder, found, clock, place)
-    print_result(console, result, folder)
-    return 0
-
-
-def _search(display: Display, folder: Path, found: Survey, clock: Clock, place: Workplace) -> Result:
-    task, config, metric = found.task, found.config, Metric(found.task.metric)
-    display.begin("training the dense network")
-    with clock.phase("dense"):
-        train_dense(task, found.precision, seed=config.seed, folder=folder, on_step=display.step)
-    display.begin("scoring the dense network and its units")
-    with clock.phase("prepare"):
-        prepared = prepare(
-            task,
-            found.space,
-            found.precision,
-            seed=config.seed,
-            folder=folder,
-            criteria=config.criteria,
-            memory=memory_bytes(config.statistics_memory),
-            on_stage=display.begin,
-        )
-        display.forecast.seconds_per_epoch = measure_epoch(found)
-    display.say(f"dense network: {metric.value(prepared.dense_score)} {metric.title} on holdout")
-    display.expect(expected_counts(config))
-    for line in plan_lines(display.forecast):
-        display.say(line)
-    assert isinstance(task.test, SealedLoader)
-    problem = Problem(
-        task=task.name,
-        metric=task.metric,
-        space=found.space,
-        evaluator=Ladder(
-            task, found.space, prepared.scores, prepared.refit, found.precision, on_step=display.step
-        ),
-        dense_model=task.model,
-        dense_score=prepared.dense_score,
-        unseal=task.test.unseal,
-        rebuild=lambda path: rebuild(task.model, path),
-        exact_scores=config.precision["dtype"] == "float32",
-        knowledge=_knowledge(prepared),
-    )
-    applicable = {group.name: prepared.criteria_for(group.name) for group in found.space.groups}
-    encoding = Encoding(found.space, found.window, config.criteria, config.criterion_per_group, applicable)
-    warnings = (*found.space.warnings, *prepared.warnings)
-    execute = place.executor(found, prepared)
-    return drive(problem, config, encoding, folder, display, clock, warnings, execute, place.gpus)
-
-
-def _knowledge(prepared: Prepared) -> Knowledge:
-    """For the seeds. Divided by the group's mean, a criterion's scores compare across groups."""
-    criteria = dict.fromkeys(name for scores in prepared.scores.values() for name in scores)
-    scores = {
-        name: {
-            g: NORMALISATIONS["mean"](found[name]) for g, found in prepared.scores.items() if name in found
-        }
-        for name in criteria
-    }
-    return Knowledge(curves=prepared.curves, sensitivities=prepared.sensitivities, scores=scores)
-
-
-@contextlib.contextmanager
-def _log_to(path: Path) -> Iterator[None]:
-    """Keep decisions and their causes in a file of the run folder."""
-    handler = logging.FileHandler(path)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
-    root = logging.getLogger()
-    level = root.level
-    root.addHandler(handler)
-    root.setLevel(logging.INFO)
-    try:
-        yield
-    finally:
-        root.removeHandler(handler)
-        root.setLevel(level)
-        handler.close()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
-"""The record of a run: a plain Optuna journal with one study per rung, and the book that keeps it.
+"""The record of a run: one plain Optuna study per rung, and the book that keeps them.
 
 Every fact about an evaluation is in the user attributes of its trial, so that the front can be rebuilt
-from the journal alone. A told trial never changes, and no trial is told before its evaluation is done.
+from the studies alone. A told trial never changes, and no trial is told before its evaluation is done.
 """
 
 from __future__ import annotations
@@ -16,11 +16,12 @@ from optuna.trial import TrialState, create_trial
 
 from evaluators.candidate import Candidate
 from evaluators.evaluation import SEARCHED, Evaluation
-from search.journal import JOURNAL, open_journal
+from search.journal import RUNGS, study_name
+from search.storage import storage_in
 from spaces.architecture import Architecture
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from optuna.distributions import BaseDistribution
@@ -28,9 +29,9 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
-Params = dict[str, float | str]
+    from search.storage import Storage
 
-RUNGS = (1, 2, 3)
+Params = dict[str, float | str]
 
 #: Objectives of every study: MACs, lower is better; score, higher is better.
 DIRECTIONS = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
@@ -81,30 +82,48 @@ class Proposal:
     params: Params
 
 
-def read_evaluations(folder: Path) -> list[Record]:
-    """Every finished evaluation of a run, rung by rung, in the order in which they were finished."""
-    if not (folder / JOURNAL).exists():
+def read_evaluations(folder: Path, storage: Storage | None = None) -> list[Record]:
+    """Every finished evaluation of a run, rung by rung, in the order in which they were finished.
+
+    Args:
+        folder: The run folder.
+        storage: Its record; found by ``config.json`` when ``None``.
+    """
+    storage = storage or storage_in(folder)
+    if not storage.exists():
         return []
-    storage = open_journal(folder)
-    names = {study.study_name for study in storage.get_all_studies()}
-    studies = [optuna.load_study(study_name=_name(r), storage=storage) for r in RUNGS if _name(r) in names]
-    return [record for study in studies for record in _records(study)]
+    optunas = storage.read()
+    studies = [find_study(optunas, storage.study_name(rung)) for rung in RUNGS]
+    return [record for study in studies if study is not None for record in _records(study)]
+
+
+def find_study(storage: BaseStorage, name: str) -> optuna.Study | None:
+    """The study of this name, if there is one."""
+    try:
+        return optuna.load_study(study_name=name, storage=storage)
+    except KeyError:
+        return None
 
 
 class Book:
     """Asks, tells and remembers; shared by every executor of a run.
 
     Args:
-        storage: The run's journal, mended and locked by the caller.
+        storage: The run's record, mended and locked by the caller.
         distributions: Of the parameters of rung 1.
+        name: Of the study of a rung.
     """
 
-    def __init__(self, storage: BaseStorage, distributions: dict[str, BaseDistribution]) -> None:
+    def __init__(
+        self,
+        storage: BaseStorage,
+        distributions: dict[str, BaseDistribution],
+        name: Callable[[int], str] = study_name,
+    ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._storage = storage
         self._distributions = distributions
-        existing = {study.study_name for study in storage.get_all_studies()}
-        self._studies = {rung: _open(storage, rung, existing) for rung in RUNGS}
+        self._studies = {rung: _open(storage, name(rung)) for rung in RUNGS}
         self._rows = {rung: _records(study) for rung, study in self._studies.items()}
         self._failed = {rung: _failures(study) for rung, study in self._studies.items()}
         self._results = {(r.evaluation.candidate, *_how(r.evaluation)): r for r in self.all_records()}
@@ -271,15 +290,10 @@ class Book:
         self._results[(evaluation.candidate, *_how(evaluation))] = record
 
 
-def _name(rung: int) -> str:
-    return f"rung-{rung}"
-
-
-def _open(storage: BaseStorage, rung: int, existing: set[str]) -> optuna.Study:
+def _open(storage: BaseStorage, name: str) -> optuna.Study:
     # Loaded where it exists: `load_if_exists` would append a refused line to the journal each time.
-    if _name(rung) in existing:
-        return optuna.load_study(study_name=_name(rung), storage=storage)
-    return optuna.create_study(study_name=_name(rung), storage=storage, directions=DIRECTIONS)
+    study = find_study(storage, name)
+    return study or optuna.create_study(study_name=name, storage=storage, directions=DIRECTIONS)
 
 
 def _is_proposal(trial: FrozenTrial) -> bool:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from scipy import stats
 
+from evaluators.options import OptionError
 from search.result import Result
 from search.study import read_evaluations
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from search.result import Point
+    from search.storage import Storage
     from search.study import Record
 
 
@@ -102,18 +104,25 @@ class Run:
         )
 
 
-def load_run(folder: Path) -> Run:
-    """Read a finished run's folder.
+def load_run(folder: Path, storage: Storage | None = None) -> Run:
+    """Read a finished run's folder, and its record where that is elsewhere.
+
+    Args:
+        folder: The run folder.
+        storage: The run's record; found by ``config.json`` when ``None``.
 
     Raises:
-        ValueError: If ``front.json`` is missing, or a file is not what it should be.
+        ValueError: If ``front.json`` is missing, or a file or the record is not what it should be.
     """
     result = load_result(folder)
+    config = load_config(folder)
     try:
-        records = read_evaluations(folder)
+        records = read_evaluations(folder, storage)
+    except OptionError:
+        raise
     except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"study.journal can not be read ({error})") from error
-    return Run(folder, result, dots(records), load_config(folder), full_widths(result, records))
+        raise ValueError(f"the run's record can not be read ({error})") from error
+    return Run(folder, result, dots(records), config, full_widths(result, records))
 
 
 def load_result(folder: Path) -> Result:

@@ -16,18 +16,23 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from search.report.data import Run
+    from search.storage import Storage
 
 #: What :func:`write_report` writes.
 FILES = ("front.csv", "front.png", "report.html")
 
 
-def write_report(folder: Path) -> None:
+def write_report(folder: Path, storage: Storage | None = None) -> None:
     """Write ``front.csv``, ``front.png`` and ``report.html`` from the other files of a run folder.
+
+    Args:
+        folder: The run folder.
+        storage: The run's record; found by ``config.json`` when ``None``.
 
     Raises:
         ValueError: If ``front.json`` is missing, or a file is not what it should be.
     """
-    run = load_run(folder)
+    run = load_run(folder, storage)
     contents = (front_csv(run).encode(), front_png(run), render_page(run).encode())
     for name, content in zip(FILES, contents, strict=True):
         _replace(folder / name, content)

@@ -18,6 +18,7 @@ from search.problem import Clock
 from search.progress import Silent
 from search.samplers import population
 from search.seeds import num_targets
+from search.storage import storage_of
 from search.study import Book
 
 if TYPE_CHECKING:
@@ -40,7 +41,7 @@ POINTS = {
 }
 
 
-def main(folder: Path, budget: str, max_rung: int) -> None:
+def main(folder: Path, budget: str, max_rung: int, storage: str | None) -> None:
     if (folder / "config.json").exists():
         config = replace(RunConfig.load(folder), budget=budget)
     else:
@@ -53,16 +54,21 @@ def main(folder: Path, budget: str, max_rung: int) -> None:
             num_targets=num_targets(spend),
             population=population(spend),
             max_rung=max_rung,
+            storage=storage,
+            run_name=folder.name,
         )
     config.save(folder)
-    with driver_lock(folder):
+    record = storage_of(folder, config)
+    with record.lock(), driver_lock(folder):
         problem = make_problem(calls=folder / "calls.txt")
-        search.drive.drive(problem, config, make_encoding(), folder, Silent(), Clock())
+        search.drive.drive(problem, config, make_encoding(), folder, Silent(), Clock(), storage=record)
 
 
-def start(folder: Path, budget: str, max_rung: int, kill: tuple[str, int] | None) -> None:
+def start(
+    folder: Path, budget: str, max_rung: int, kill: tuple[str, int] | None, storage: str | None = None
+) -> None:
     """Entry point of the process."""
     if kill:
         owner, name, finished_first = POINTS[kill[0]]
         kill_at(owner, name, kill[1], finished_first=finished_first)
-    main(folder, budget, max_rung)
+    main(folder, budget, max_rung, storage)

@@ -105,6 +105,7 @@ def test_the_flags_are_these() -> None:
         "--timeout",
         "--retries",
         "--logger",
+        "--storage",
         "--resume",
         "--dry-run",
     }

@@ -1,0 +1,164 @@
+"""From what was found to a result: trains and prepares, then searches where evaluations are made."""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+from typing import TYPE_CHECKING
+
+import click
+
+from evaluators.criteria import NORMALISATIONS
+from evaluators.ladder import Ladder
+from evaluators.prepare import prepare, train_dense
+from evaluators.scoring import evaluate
+from evaluators.task import SealedLoader
+from search.drive import drive
+from search.encoding import Encoding
+from search.forecast import expected_counts
+from search.journal import driver_lock
+from search.limits import memory_bytes
+from search.problem import Clock, Problem
+from search.progress import Display
+from search.report.words import Metric, duration
+from search.seeds import Knowledge
+from search.show import plan_lines
+from search.survey import Survey, forecast, measure_epoch
+from spaces.surgery import rebuild
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from rich.console import Console
+
+    from evaluators.prepare import Prepared
+    from search.result import Result
+    from search.storage import Storage
+    from search.workplace import Workplace
+
+
+def announce(found: Survey) -> None:
+    """Say how good the dense network is, if it comes trained, and how long it will take."""
+    found.precision.apply()
+    task, metric = found.task, Metric(found.task.metric)
+    if task.pretrained:
+        score = evaluate(task.model, task, task.holdout, found.precision.exact)
+        click.echo(f"dense network: {metric.value(score)} {metric.title} on holdout")
+    seconds = measure_epoch(found)
+    plan = forecast(found, seconds)
+    plan.expect(expected_counts(found.config))
+    if not task.pretrained:
+        dense = duration(seconds * task.recipe.epochs)
+        click.echo(f"dense network: trained first, about {dense}")
+    for line in plan_lines(plan):
+        click.echo(line)
+
+
+def conduct(console: Console, folder: Path, found: Survey, place: Workplace, storage: Storage) -> Result:
+    """Carry a run to its end, continuing whatever its folder holds.
+
+    Args:
+        console: Where progress is shown.
+        folder: The run folder, which exists.
+        found: Task, space and settings.
+        place: Where evaluations are made.
+        storage: The record, locked by the caller.
+
+    Raises:
+        RuntimeError: If no candidate could be evaluated, or fvcore's count differs from the closed form.
+    """
+    clock = Clock()
+    with driver_lock(folder), _log_to(folder / "run.log"):
+        found.config.save(folder)
+        found.precision.apply()
+        plan = forecast(found, None)
+        metric = Metric(found.task.metric)
+        with Display(console, found.space.macs(found.space.dense), plan, metric) as display:
+            return _search(display, folder, found, clock, place, storage)
+
+
+def _search(
+    display: Display, folder: Path, found: Survey, clock: Clock, place: Workplace, storage: Storage
+) -> Result:
+    task, config, metric = found.task, found.config, Metric(found.task.metric)
+    display.begin("training the dense network")
+    with clock.phase("dense"):
+        train_dense(task, found.precision, seed=config.seed, folder=folder, on_step=display.step)
+    display.begin("scoring the dense network and its units")
+    with clock.phase("prepare"):
+        prepared = prepare(
+            task,
+            found.space,
+            found.precision,
+            seed=config.seed,
+            folder=folder,
+            criteria=config.criteria,
+            memory=memory_bytes(config.statistics_memory),
+            on_stage=display.begin,
+        )
+        display.forecast.seconds_per_epoch = measure_epoch(found)
+    display.say(f"dense network: {metric.value(prepared.dense_score)} {metric.title} on holdout")
+    display.expect(expected_counts(config))
+    for line in plan_lines(display.forecast):
+        display.say(line)
+    assert isinstance(task.test, SealedLoader)
+    problem = Problem(
+        task=task.name,
+        metric=task.metric,
+        space=found.space,
+        evaluator=Ladder(
+            task, found.space, prepared.scores, prepared.refit, found.precision, on_step=display.step
+        ),
+        dense_model=task.model,
+        dense_score=prepared.dense_score,
+        unseal=task.test.unseal,
+        rebuild=lambda path: rebuild(task.model, path),
+        exact_scores=config.precision["dtype"] == "float32",
+        knowledge=_knowledge(prepared),
+    )
+    applicable = {group.name: prepared.criteria_for(group.name) for group in found.space.groups}
+    encoding = Encoding(found.space, found.window, config.criteria, config.criterion_per_group, applicable)
+    warnings = (*found.space.warnings, *prepared.warnings)
+    execute = place.executor(found, prepared)
+    return drive(
+        problem,
+        config,
+        encoding,
+        folder,
+        display,
+        clock,
+        warnings,
+        execute=execute,
+        gpus=place.gpus,
+        storage=storage,
+    )
+
+
+def _knowledge(prepared: Prepared) -> Knowledge:
+    """For the seeds. Divided by the group's mean, a criterion's scores compare across groups."""
+    criteria = dict.fromkeys(name for scores in prepared.scores.values() for name in scores)
+    scores = {
+        name: {
+            g: NORMALISATIONS["mean"](found[name]) for g, found in prepared.scores.items() if name in found
+        }
+        for name in criteria
+    }
+    return Knowledge(curves=prepared.curves, sensitivities=prepared.sensitivities, scores=scores)
+
+
+@contextlib.contextmanager
+def _log_to(path: Path) -> Iterator[None]:
+    """Keep decisions and their causes in a file of the run folder."""
+    handler = logging.FileHandler(path)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(name)s: %(message)s"))
+    root = logging.getLogger()
+    level = root.level
+    root.addHandler(handler)
+    root.setLevel(logging.INFO)
+    try:
+        yield
+    finally:
+        root.removeHandler(handler)
+        root.setLevel(level)
+        handler.close()
