@@ -32,7 +32,7 @@ if [ -e .venv/bin/activate ]; then
     source .venv/bin/activate
 fi
 
-head_job="" workers_job="" driver_job="" again=""
+head_job="" workers_job="" driver_job="" stopping="" again=""
 private="$(mktemp -d "${ESPALIER_PRIVATE:-$HOME}/.espalier-$SLURM_JOB_ID-XXXXXX")"
 
 clean_up() {
@@ -47,12 +47,13 @@ clean_up() {
     rm -rf "$private" "/tmp/espalier-$SLURM_JOB_ID"
 }
 # SIGINT is what Ctrl-C sends: the driver records what it has and leaves a run that can be resumed.
-stop_driver() {
+stop() {
+    stopping=yes interrupted=yes
     [ -z "$driver_job" ] || kill -INT "$driver_job" 2>/dev/null || true
 }
 trap clean_up EXIT
-trap 'again=yes; stop_driver' USR1
-trap stop_driver TERM
+trap 'again=yes; stop' USR1
+trap stop TERM
 
 # A token for this job alone. It is in a file, since command lines can be read by every user of a node.
 export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$private/token"
@@ -70,7 +71,7 @@ start=(ray start --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --temp-dir="/tmp/espalie
 
 "${start[@]}" --head --node-ip-address="$address" --port="$port" --include-dashboard=false &
 head_job=$!
-until ray health-check --address "$address:$port" >/dev/null 2>&1; do
+until [ -n "$stopping" ] || ray health-check --address "$address:$port" >/dev/null 2>&1; do
     if ! kill -0 "$head_job" 2>/dev/null; then
         echo "slurm.sh: Ray did not start on ${nodes[0]}; see above." >&2
         exit 1
@@ -87,15 +88,18 @@ if [ "$others" -gt 0 ]; then
     workers_job=$!
 fi
 
-bash scripts/cluster/sweep.sh --address "$address:$port" "$@" &
-driver_job=$!
-# A signal ends `wait` before the driver has ended.
-code=0
-while kill -0 "$driver_job" 2>/dev/null; do
-    code=0
-    wait "$driver_job" || code=$?
-done
-driver_job=""
+code=1
+if [ -z "$stopping" ]; then
+    bash scripts/cluster/sweep.sh --address "$address:$port" "$@" &
+    driver_job=$!
+    # A signal ends `wait` before the driver has ended; its code is that of the `wait` that none ended.
+    interrupted=yes
+    while [ -n "$interrupted" ]; do
+        interrupted="" code=0
+        wait "$driver_job" || code=$?
+    done
+    driver_job=""
+fi
 
 if [ -n "$again" ] && [ "$code" -ne 0 ]; then
     clean_up
