@@ -158,7 +158,7 @@ def test_every_command_of_this_kind_is_the_file_s_first() -> None:
 # What the scripts call, replaced: each notes how it was called. `ray start` stays until it is stopped,
 # and the driver waits for the workers.
 STUBS = {
-    "scontrol": 'if [ "$1" = show ]; then printf "127.0.0.1\\nnode2\\nnode3\\n"; fi',
+    "scontrol": 'if [ "$1" = show ]; then printf "192.0.2.1\\nnode2\\nnode3\\n"; fi',
     "srun": 'while [ "${1#-}" != "$1" ]; do shift; done; exec "$@"',
     "ray": """
         if [ "$1" = start ]; then
@@ -236,14 +236,14 @@ def test_slurm_starts_head_then_workers_then_the_driver(node: SlurmNode, tmp_pat
     out = tmp_path / "out"
     assert finish(node.start("--out", str(out), "--budget", "9")) == (0, "")
     head, srun, worker = node.calls("ray start", "srun")
-    assert "--head --node-ip-address=127.0.0.1 --port=20007" in head
-    assert set(node.calls("ray health")) == {"ray health-check --address 127.0.0.1:20007"}
+    assert "--head --node-ip-address=192.0.2.1 --port=20007" in head
+    assert set(node.calls("ray health")) == {"ray health-check --address 192.0.2.1:20007"}
     assert srun.startswith(
         "srun --nodes=2 --ntasks=2 --ntasks-per-node=1 --cpus-per-task=4 --nodelist=node2,node3 "
     )
-    assert worker.endswith("--address=127.0.0.1:20007")
+    assert worker.endswith("--address=192.0.2.1:20007")
     (driver,) = node.calls("python -m")
-    assert driver == f"python -m search.run --executor ray --address 127.0.0.1:20007 --out {out} --budget 9"
+    assert driver == f"python -m search.run --executor ray --address 192.0.2.1:20007 --out {out} --budget 9"
     assert "requeue" not in " ".join(node.calls("scontrol"))
 
 
@@ -291,7 +291,7 @@ def test_slurm_stops_the_driver_and_queues_the_job_again_near_its_limit(
 
 def test_slurm_says_when_ray_does_not_start(node: SlurmNode, tmp_path: Path) -> None:
     code, errors = finish(node.start("--out", str(tmp_path / "out"), BROKEN="yes"))
-    assert (code, errors) == (1, "slurm.sh: Ray did not start on 127.0.0.1; see above.\n")
+    assert (code, errors) == (1, "slurm.sh: Ray did not start on 192.0.2.1; see above.\n")
     assert node.calls("python -m", "srun") == []
 
 

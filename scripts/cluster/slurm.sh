@@ -62,8 +62,15 @@ export RAY_AUTH_MODE=token RAY_AUTH_TOKEN_PATH="$private/token"
 export RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
 
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
-# The address by which the other nodes know this one; --ip-address of `hostname` may be the loopback's.
-address="$(python -c 'import socket, sys; print(socket.gethostbyname(sys.argv[1]))' "${nodes[0]}")"
+# The address by which the other nodes know this one; Debian's nodes know themselves as 127.0.1.1.
+address="$(python -c '
+import socket, sys
+address = socket.gethostbyname(sys.argv[1])
+if address.startswith("127."):
+    from ray.util import get_node_ip_address
+    address = get_node_ip_address()
+print(address)
+' "${nodes[0]}")"
 # Below the ports that the system hands out by itself, above those of Ray's workers (10002 to 19999).
 port=$((20000 + SLURM_JOB_ID % 10000))
 start=(ray start --num-cpus="${SLURM_CPUS_PER_TASK:-1}" --temp-dir="/tmp/espalier-$SLURM_JOB_ID"
