@@ -15,6 +15,7 @@ import click
 from click.core import ParameterSource
 from rich.console import Console
 
+from evaluators.checkpoint import CheckpointFolder
 from evaluators.criteria import CRITERIA, NORMALISATIONS
 from evaluators.ladder import Ladder
 from evaluators.options import OptionError, choose
@@ -23,7 +24,7 @@ from evaluators.scoring import evaluate
 from evaluators.task import SealedLoader
 from search.command import INTERRUPTED, run_command
 from search.config import EXTENDABLE, RunConfig, check_equal, option_name
-from search.drive import drive, finished_result
+from search.drive import TRAININGS, drive, finished_result
 from search.encoding import Encoding
 from search.forecast import expected_counts
 from search.journal import driver_lock
@@ -331,9 +332,17 @@ def _work(console: Console, folder: Path, found: Survey) -> int:
 
 def _search(display: Display, folder: Path, found: Survey, clock: Clock) -> Result:
     task, config, metric = found.task, found.config, Metric(found.task.metric)
+    trainings = CheckpointFolder(folder / TRAININGS)
     display.begin("training the dense network")
     with clock.phase("dense"):
-        train_dense(task, found.precision, seed=config.seed, folder=folder, on_step=display.step)
+        train_dense(
+            task,
+            found.precision,
+            seed=config.seed,
+            folder=folder,
+            on_step=display.step,
+            checkpoints=trainings("dense"),
+        )
     display.begin("scoring the dense network and its units")
     with clock.phase("prepare"):
         prepared = prepare(
@@ -357,7 +366,13 @@ def _search(display: Display, folder: Path, found: Survey, clock: Clock) -> Resu
         metric=task.metric,
         space=found.space,
         evaluator=Ladder(
-            task, found.space, prepared.scores, prepared.refit, found.precision, on_step=display.step
+            task,
+            found.space,
+            prepared.scores,
+            prepared.refit,
+            found.precision,
+            on_step=display.step,
+            checkpoints=trainings,
         ),
         dense_model=task.model,
         dense_score=prepared.dense_score,

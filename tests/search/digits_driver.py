@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -14,6 +15,7 @@ import evaluators.reconstruct.refit
 import search.drive
 import search.finish
 import search.report.write
+from evaluators.checkpoint import CheckpointFolder
 from search.command import run_command
 from search.run import run
 from search.study import Book
@@ -43,6 +45,8 @@ def start(arguments: Sequence[str], kill: tuple[str, int] | None) -> None:
     if kill:
         owner, name, finished_first = POINTS[kill[0]]
         kill_at(owner, name, kill[1], finished_first=finished_first)
+    # A training goes on wherever it was killed: after every step it leaves its state.
+    sys.modules["search.run"].CheckpointFolder = functools.partial(CheckpointFolder, every_seconds=0)
     with open(os.devnull, "w") as sink:
         sys.stdout = sink
         code = run_command(run, "search.run", list(arguments))
