@@ -21,7 +21,7 @@ from evaluators.checkpoint import CheckpointFolder, FileCheckpoints, State
 from evaluators.ladder import Ladder
 from evaluators.prepare import prepare, train_dense
 from evaluators.task import Recipe, Task, TensorLoader
-from evaluators.train import train
+from evaluators.train import _key, train
 from spaces import Architecture, trace
 
 if TYPE_CHECKING:
@@ -200,8 +200,6 @@ def test_a_state_of_another_training_is_ignored(
 
 
 def test_another_gpu_is_the_same_training_and_a_cpu_is_not() -> None:
-    from evaluators.train import _key
-
     task = task_of("sgd")
     keys = {
         device: _key(task.model, task, replace(PLAIN, device=device), "", 3, 0.1, 0)

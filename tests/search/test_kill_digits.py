@@ -89,6 +89,8 @@ def test_a_killed_search_on_digits_ends_as_an_undisturbed_one(
     assert run(folder, "--resume") == 0
     after = read_evaluations(folder)
     assert facts(folder) == facts(undisturbed)
+    went_on = "training goes on after step" in (folder / "run.log").read_text()
+    assert went_on == (place == "in-a-training-step")
     assert not (folder / "trainings").exists()
     # Seconds tell a repeated evaluation from the recorded one.
     assert {record.evaluation for record in before} <= {record.evaluation for record in after}
