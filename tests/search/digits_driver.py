@@ -44,9 +44,9 @@ def start(arguments: Sequence[str], kill: tuple[str, int] | None) -> None:
     """Entry point of the process; exits with the command's code."""
     if kill:
         owner, name, finished_first = POINTS[kill[0]]
+        if kill[0] == "in-a-training-step":  # these trainings are shorter than the pace of checkpoints
+            sys.modules["search.run"].CheckpointFolder = functools.partial(CheckpointFolder, every_seconds=0)
         kill_at(owner, name, kill[1], finished_first=finished_first)
-    # A training goes on wherever it was killed: after every step it leaves its state.
-    sys.modules["search.run"].CheckpointFolder = functools.partial(CheckpointFolder, every_seconds=0)
     with open(os.devnull, "w") as sink:
         sys.stdout = sink
         code = run_command(run, "search.run", list(arguments))
