@@ -26,11 +26,12 @@ class Shards:
     """Which of how many processes this one is.
 
     With more than one, the caller has set up torch's default process group (and, for NCCL, the current
-    device), and all of them make the same call with the same arguments. Every process reads the whole of the data with the same random state and
-    computes its own rows, so that the averaged gradient is that of the whole batch, for a loss that is a mean
-    over samples. Two things differ from a training in one process: dropout draws other numbers, and on a CPU
-    BatchNorm normalises each process's rows by themselves; on a GPU its statistics are those of the batch
-    (``SyncBatchNorm``; subclasses of torch's BatchNorm are left as they are).
+    device), and all of them make the same call with the same arguments. Every process reads the whole of the
+    data with the same random state and computes its own rows, so that the averaged gradient is that of the
+    whole batch, for a loss that is a mean over samples. Two things differ from a training in one process:
+    dropout draws other numbers, and on a CPU BatchNorm normalises each process's rows by themselves; on a GPU
+    its statistics are those of the batch (``SyncBatchNorm``; subclasses of torch's BatchNorm are left as they
+    are).
 
     Attributes:
         rank: From 0.
