@@ -1,6 +1,7 @@
 """What one candidate is worth."""
 
 from evaluators.candidate import Candidate
+from evaluators.checkpoint import CheckpointFolder, Checkpoints
 from evaluators.criteria import CRITERIA, Criterion, NotApplicable, ScoringContext
 from evaluators.evaluation import METHODS, Evaluation, Evaluator, Method, Outcome
 from evaluators.flops import count_macs
@@ -11,6 +12,7 @@ from evaluators.prepare import Prepared, check_criteria, prepare, train_dense
 from evaluators.recalibrate import recalibrate
 from evaluators.scoring import evaluate
 from evaluators.scratch import fresh, scratch_b_epochs
+from evaluators.shards import Shards
 from evaluators.task import Recipe, Task, TensorLoader
 from evaluators.tasks import TaskOptions, load_task
 from evaluators.train import train
@@ -19,6 +21,8 @@ __all__ = [
     "CRITERIA",
     "METHODS",
     "Candidate",
+    "CheckpointFolder",
+    "Checkpoints",
     "Criterion",
     "Evaluation",
     "Evaluator",
@@ -31,6 +35,7 @@ __all__ = [
     "Prepared",
     "Recipe",
     "ScoringContext",
+    "Shards",
     "Task",
     "TaskOptions",
     "TensorLoader",

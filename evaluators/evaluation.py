@@ -35,7 +35,7 @@ class Evaluation:
         score: The task's metric on holdout; higher is better; a fraction for ``top1``.
         macs: Multiply-adds for a batch of one.
         params: Number of parameters.
-        seconds: Wall clock of this evaluation.
+        seconds: Wall clock of this evaluation, earlier attempts that it goes on from included.
         latency_ms: Not measured yet.
     """
 

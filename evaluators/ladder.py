@@ -6,6 +6,7 @@ import time
 from functools import cached_property
 from typing import TYPE_CHECKING
 
+from evaluators.cache import fingerprint
 from evaluators.criteria import keep_order, kept_units
 from evaluators.evaluation import METHODS, SEARCHED, Evaluation, Method, Outcome
 from evaluators.flops import count_macs
@@ -13,15 +14,17 @@ from evaluators.precision import at_rest
 from evaluators.scoring import evaluate
 from evaluators.scratch import fresh, scratch_b_epochs
 from evaluators.seeding import training_seed
+from evaluators.shards import ALONE, Shards
 from evaluators.train import OnStep, train
 from spaces import cut, describe
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
     from torch import Tensor, nn
 
     from evaluators.candidate import Candidate
+    from evaluators.checkpoint import Checkpoints
     from evaluators.precision import Precision
     from evaluators.reconstruct.refit import Refit
     from evaluators.task import Loader, Task
@@ -38,6 +41,9 @@ class Ladder:
         refit: Mends networks after the cut.
         precision: How networks are trained and scored below rung 3.
         on_step: Called after each training step with the steps done and the steps in all.
+        checkpoints: Name of a training -> where it leaves its state, so that it can be interrupted; a name
+            does as a file name. Without, an interrupted training starts over.
+        shards: Who shares the trainings; all evaluate the same.
     """
 
     def __init__(
@@ -48,10 +54,12 @@ class Ladder:
         refit: Refit,
         precision: Precision,
         on_step: OnStep | None = None,
+        checkpoints: Callable[[str], Checkpoints] | None = None,
+        shards: Shards = ALONE,
     ) -> None:
         self.task, self.space, self.scores, self.precision = task, space, scores, precision
         self.refit = refit
-        self.on_step = on_step
+        self.on_step, self.checkpoints, self.shards = on_step, checkpoints, shards
         self._orders: dict[tuple[str, str], Tensor] = {}
 
     def evaluate(self, candidate: Candidate, *, rung: int, method: Method, seed: int) -> Outcome:
@@ -73,10 +81,17 @@ class Ladder:
             self.refit.thorough(model, kept)
         else:
             fresh(model, self.task, training_seed(method, seed))
+        checkpoints, before = None, 0.0
         if method not in ("refit", "careful"):
-            self._train(model, candidate, rung, method, seed)
+            name = f"{candidate.id}-{rung}-{method}-{seed}"
+            checkpoints = self.checkpoints(name) if self.checkpoints else None
+            units = {group: k.tolist() for group, k in kept.items()}
+            origin = fingerprint(name, self._dense_fingerprint, units) if checkpoints else ""
+            before = self._train(model, candidate, rung, method, seed, checkpoints, origin)
         precision = self.precision.exact if rung == 3 else self.precision
         score = evaluate(model, self.task, self.task.holdout, precision)
+        if checkpoints is not None and self.shards.rank == 0:
+            checkpoints.delete()
         evaluation = Evaluation(
             candidate=candidate.id,
             rung=rung,
@@ -85,7 +100,7 @@ class Ladder:
             score=score,
             macs=self.space.macs(candidate.architecture),
             params=self.space.params(candidate.architecture),
-            seconds=time.monotonic() - start,
+            seconds=time.monotonic() - start + before,
         )
         return Outcome(evaluation, at_rest(model))
 
@@ -122,7 +137,17 @@ class Ladder:
         at_rest(model)
         return score
 
-    def _train(self, model: nn.Module, candidate: Candidate, rung: int, method: Method, seed: int) -> None:
+    def _train(
+        self,
+        model: nn.Module,
+        candidate: Candidate,
+        rung: int,
+        method: Method,
+        seed: int,
+        checkpoints: Checkpoints | None,
+        origin: str,
+    ) -> float:
+        """Wall clock of earlier attempts."""
         recipe = self.task.recipe
         if method == "finetune":
             epochs = recipe.brief_epochs if rung == 2 else recipe.finetune_epochs
@@ -131,7 +156,7 @@ class Ladder:
         else:
             pruned_macs = self.space.macs(candidate.architecture)
             epochs = scratch_b_epochs(recipe.epochs, dense_macs=self._dense_macs, pruned_macs=pruned_macs)
-        train(
+        return train(
             model,
             self.task,
             epochs=epochs,
@@ -139,6 +164,9 @@ class Ladder:
             seed=training_seed(method, seed),
             precision=self.precision,
             on_step=self.on_step,
+            checkpoints=checkpoints,
+            origin=origin,
+            shards=self.shards,
         )
 
     def _order(self, group: str, criterion: str) -> Tensor:
@@ -150,3 +178,7 @@ class Ladder:
     @cached_property
     def _dense_macs(self) -> int:
         return self.space.macs(self.space.dense)
+
+    @cached_property
+    def _dense_fingerprint(self) -> str:
+        return fingerprint(self.task.model.state_dict())

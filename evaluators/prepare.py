@@ -42,6 +42,7 @@ if TYPE_CHECKING:
 
     from torch import nn
 
+    from evaluators.checkpoint import Checkpoints
     from evaluators.criteria import Criterion
     from evaluators.precision import Precision
     from evaluators.task import Batch, Task
@@ -84,7 +85,13 @@ class Prepared:
 
 
 def train_dense(
-    task: Task, precision: Precision, *, seed: int, folder: Path, on_step: OnStep | None = None
+    task: Task,
+    precision: Precision,
+    *,
+    seed: int,
+    folder: Path,
+    on_step: OnStep | None = None,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Train ``task.model`` in place unless it came trained; a finished training is read from ``folder``.
 
@@ -96,6 +103,7 @@ def train_dense(
         seed: Of order, augmentation and dropout; the initial weights are the task's.
         folder: The run folder; must exist.
         on_step: Progress.
+        checkpoints: An interrupted training goes on from its last state; without, it starts over.
 
     Raises:
         FloatingPointError: If the loss is not finite.
@@ -118,8 +126,12 @@ def train_dense(
         seed=training_seed("dense", seed),
         precision=precision,
         on_step=on_step,
+        checkpoints=checkpoints,
+        origin=key,
     )
     save(path, key, at_rest(task.model).state_dict())
+    if checkpoints is not None:
+        checkpoints.delete()
 
 
 def prepare(

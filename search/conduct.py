@@ -8,12 +8,13 @@ from typing import TYPE_CHECKING
 
 import click
 
+from evaluators.checkpoint import CheckpointFolder
 from evaluators.criteria import NORMALISATIONS
 from evaluators.ladder import Ladder
 from evaluators.prepare import prepare, train_dense
 from evaluators.scoring import evaluate
 from evaluators.task import SealedLoader
-from search.drive import drive
+from search.drive import TRAININGS, drive
 from search.encoding import Encoding
 from search.forecast import expected_counts
 from search.journal import driver_lock
@@ -82,9 +83,17 @@ def _search(
     display: Display, folder: Path, found: Survey, clock: Clock, place: Workplace, storage: Storage
 ) -> Result:
     task, config, metric = found.task, found.config, Metric(found.task.metric)
+    trainings = CheckpointFolder(folder / TRAININGS)
     display.begin("training the dense network")
     with clock.phase("dense"):
-        train_dense(task, found.precision, seed=config.seed, folder=folder, on_step=display.step)
+        train_dense(
+            task,
+            found.precision,
+            seed=config.seed,
+            folder=folder,
+            on_step=display.step,
+            checkpoints=trainings("dense"),
+        )
     display.begin("scoring the dense network and its units")
     with clock.phase("prepare"):
         prepared = prepare(
@@ -108,7 +117,13 @@ def _search(
         metric=task.metric,
         space=found.space,
         evaluator=Ladder(
-            task, found.space, prepared.scores, prepared.refit, found.precision, on_step=display.step
+            task,
+            found.space,
+            prepared.scores,
+            prepared.refit,
+            found.precision,
+            on_step=display.step,
+            checkpoints=trainings,
         ),
         dense_model=task.model,
         dense_score=prepared.dense_score,

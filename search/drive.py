@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import shutil
 from typing import TYPE_CHECKING
 
 from search.finals import Finals
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
     from search.storage import Storage
 
 logger = logging.getLogger(__name__)
+
+#: Folder of a run for checkpoints of trainings; removed when the run is finished.
+TRAININGS = "trainings"
 
 _FINISHED = "finished"
 
@@ -80,6 +84,7 @@ def drive(
         write_report(folder, storage)
     result = write_front(result, clock.totals(), folder)
     run.weights.clear()
+    shutil.rmtree(folder / TRAININGS, ignore_errors=True)
     book.note(_FINISHED, _extent(config))
     return result
 

@@ -16,7 +16,7 @@ from search.problem import Clock
 from search.study import Record
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from torch import Tensor
 
@@ -105,6 +105,8 @@ class Run:
     progress: Progress
     clock: Clock = field(default_factory=Clock)
     gpus: Mapping[int, float] = field(default_factory=dict)
+    #: Records are only ever added: by rung, how many were looked at, and what was made of them.
+    _marks: dict[int, tuple[int, list[Mark]]] = field(default_factory=dict, init=False, repr=False)
 
     @cached_property
     def budget(self) -> Budget:
@@ -119,10 +121,17 @@ class Run:
         planned = min(2 * self.config.final, self.budget.evaluations // 4)
         return max(planned, sum(record.is_control for record in self.book.records(1)))
 
-    def marks(self, rung: int) -> list[Mark]:
+    def marks(self, rung: int) -> Sequence[Mark]:
         """Scores by which proposals are compared on rung 1 or 2; for rung 3 see :mod:`search.finals`."""
+        seen, marks = self._marks.get(rung, (0, []))
         records = self.book.records(rung)
-        return [mark_of(r) for r in records if not r.is_control and r.evaluation.method == SEARCHED.get(rung)]
+        marks += (
+            mark_of(r)
+            for r in records[seen:]
+            if not r.is_control and r.evaluation.method == SEARCHED.get(rung)
+        )
+        self._marks[rung] = len(records), marks
+        return marks
 
     def described(self, job: Job) -> str:
         """For the reader of the progress."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from optuna.samplers import BaseSampler, GPSampler, NSGAIISampler, RandomSampler, TPESampler
+from optuna.trial import TrialState
 
 from search.front_sampler import FrontSampler
 
@@ -48,12 +50,30 @@ def _front(context: SamplerContext) -> BaseSampler:
     return FrontSampler(context.encoding, context.seed)
 
 
+def _known_space(context: SamplerContext, study: optuna.Study, _: FrozenTrial) -> dict[str, BaseDistribution]:
+    """Parameters that are proposed together: all, which every proposal of a run has.
+
+    Optuna would look for what all trials so far have in common, and start anew with each fresh sampler: at
+    1,000 trials that costs ten times as much as the proposal.
+    """
+    if not any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
+        return {}
+    return {name: d for name, d in sorted(context.encoding.distributions.items()) if not d.single()}
+
+
 def _nsga2(context: SamplerContext) -> BaseSampler:
-    return NSGAIISampler(population_size=context.population, seed=context.seed)
+    sampler = NSGAIISampler(population_size=context.population, seed=context.seed)
+    return _with_known_space(sampler, context)
 
 
 def _tpe(context: SamplerContext) -> BaseSampler:
-    return TPESampler(multivariate=True, n_startup_trials=context.population, seed=context.seed)
+    sampler = TPESampler(multivariate=True, n_startup_trials=context.population, seed=context.seed)
+    return _with_known_space(sampler, context)
+
+
+def _with_known_space(sampler: BaseSampler, context: SamplerContext) -> BaseSampler:
+    sampler.infer_relative_search_space = partial(_known_space, context)  # type: ignore[method-assign]
+    return sampler
 
 
 def _gp(context: SamplerContext) -> BaseSampler:

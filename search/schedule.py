@@ -194,7 +194,7 @@ class Schedule:
         proposed = {mark.id for mark in self._run.marks(1)} - controls
         return climbed | (set(self._book.failures(2)) & proposed), controls
 
-    def _climb(self, candidate: str, marks: list[Mark]) -> Job:
+    def _climb(self, candidate: str, marks: Sequence[Mark]) -> Job:
         rank = next(rank for rank, mark in ranked(marks) if mark.id == candidate)
         logger.info("%s climbs to rung 2: rank %d of %d evaluations", candidate, rank, len(marks))
         below = self._book.find(candidate, 1, "refit", self._config.seed)

@@ -126,6 +126,7 @@ class Book:
         self._studies = {rung: _open(storage, name(rung)) for rung in RUNGS}
         self._rows = {rung: _records(study) for rung, study in self._studies.items()}
         self._failed = {rung: _failures(study) for rung, study in self._studies.items()}
+        self._num_proposals = sum(map(_is_proposal, self._trials(1)))
         self._results = {(r.evaluation.candidate, *_how(r.evaluation)): r for r in self.all_records()}
 
     def records(self, rung: int) -> list[Record]:
@@ -168,13 +169,14 @@ class Book:
         """Propose: a new running trial of rung 1 whose parameters ``sampler`` suggests."""
         study = self._studies[1]
         study.sampler = sampler
-        number = self.num_proposals()
+        number = self._num_proposals
         trial = study.ask(fixed_distributions=self._distributions)
+        self._num_proposals += 1
         return Proposal(number, trial.number, dict(trial.params))
 
     def num_proposals(self) -> int:
         """Proposals so far, duplicates and refused ones included, those that died while asked left out."""
-        return sum(map(_is_proposal, self._trials(1)))
+        return self._num_proposals
 
     def recover(self) -> list[Proposal]:
         """Take over what a dead driver left running.
@@ -191,6 +193,7 @@ class Book:
                         trial.number, "dead", "the driver died between the parameters of this proposal"
                     )
                     self._finish(trial.number, None)
+                    self._num_proposals -= 1
                     continue
                 if not self._told_again(trial):
                     adopted.append(Proposal(number, trial.number, dict(trial.params)))
@@ -232,6 +235,8 @@ class Book:
             user_attrs={"record": _encode(record)},
         )
         self._studies[record.evaluation.rung].add_trial(trial)
+        if record.evaluation.rung == 1:
+            self._num_proposals += _is_proposal(trial)
         self._remember(record)
 
     def add_failure(self, rung: int, candidate: str, traceback: str) -> None:

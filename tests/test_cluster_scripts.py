@@ -18,9 +18,7 @@ from search.run import run
 
 ROOT = Path(__file__).parents[1]
 FOLDER = ROOT / "scripts" / "cluster"
-# To be deleted when the Ray executor has brought these options.
-NOT_YET = {"--executor", "--address", "--resources", "--workers", "--storage-path", "--timeout"}
-OPTIONS = {name for parameter in run.params for name in parameter.opts} | NOT_YET
+OPTIONS = {name for parameter in run.params for name in parameter.opts}
 COMMAND = re.compile(r"(?:search\.run|sweep\.sh|slurm\.sh)[ `'\"]+(?=-)")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import time
 from collections import deque
 from dataclasses import asdict, dataclass, field, fields
@@ -16,11 +17,12 @@ from ray.tune.search import Searcher
 from safetensors.torch import load_file
 
 from evaluators.evaluation import Evaluation
+from search.drive import TRAININGS
 from search.jobs import phase_of
 from search.ray_cluster.capacity import Capacity
 from search.ray_cluster.hooks import Promotions, Watch, trial_name
-from search.ray_cluster.work import weights_file
-from search.ray_cluster.worker import EvaluationTrial, Order, Plan
+from search.ray_cluster.work import WEIGHTS, weights_file
+from search.ray_cluster.worker import SHARED, EvaluationTrial, Order, Plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -36,6 +38,8 @@ logger = logging.getLogger(__name__)
 
 #: Seconds after which a source that had nothing is asked again though nothing ended: clocks go on.
 _ASK_AGAIN = 1.0
+#: Folder in which Tune's loggers write.
+_EXPERIMENT = "tune"
 #: Evaluations per minute are those of so many seconds.
 _PACE_WINDOW = 60.0
 
@@ -86,7 +90,7 @@ class RayExecutor:
                 trial_dirname_creator=trial_name,
             ),
             run_config=tune.RunConfig(
-                name="tune",
+                name=_EXPERIMENT,
                 storage_path=str(self.storage),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=tune.FailureConfig(max_failures=self.retries),
@@ -98,6 +102,7 @@ class RayExecutor:
             tuner.fit()
         if source.defect is not None:
             raise source.defect
+        _clear(self.storage)
 
 
 def _placement(resources: Mapping[int, Resources], config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
@@ -169,7 +174,8 @@ class Source(Searcher):
         self._dry_since = None
         self._ended.append(time.monotonic())
         if error or result is None:
-            self._failed(entry, "\n".join(entry.lost) or "its worker was lost")
+            # Equal reasons are said once.
+            self._failed(entry, "\n".join(dict.fromkeys(entry.lost)) or "its worker was lost")
         elif "failure" in result:
             self._failed(entry, result["failure"])
         else:
@@ -239,6 +245,14 @@ class Source(Searcher):
             share = (now - self._clock) / len(self.running)
             self.run.clock.seconds[phase_of(entry.job.rung)] += share
         self._clock = now
+
+
+def _clear(storage: Path) -> None:
+    """Nothing runs any more: only what loggers wrote stays."""
+    for name in (WEIGHTS, TRAININGS, SHARED):
+        shutil.rmtree(storage / name, ignore_errors=True)
+    for pickled in (storage / _EXPERIMENT).glob("*.pkl"):
+        pickled.unlink()
 
 
 def _ask_autoscaler(resources: Mapping[int, Resources], workers: int) -> None:

@@ -6,10 +6,13 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from evaluators.calibration import calibration_batches
+from evaluators.checkpoint import CheckpointFolder
 from evaluators.ladder import Ladder
 from evaluators.precision import Precision
 from evaluators.reconstruct.refit import Refit
+from evaluators.shards import Shards
 from evaluators.tasks import load_task
+from search.drive import TRAININGS
 from search.ray_cluster.work import EvaluatorWork
 from search.survey import task_options
 
@@ -51,7 +54,16 @@ class LadderPlan:
         task = self._task()
         batches = calibration_batches(task, precision)
         refit = Refit(task, self.space, {}, batches, precision)
-        return EvaluatorWork(Ladder(task, self.space, self.scores, refit, precision), place)
+        ladder = Ladder(
+            task,
+            self.space,
+            self.scores,
+            refit,
+            precision,
+            checkpoints=CheckpointFolder(place.storage / TRAININGS),
+            shards=Shards(place.rank, place.world),
+        )
+        return EvaluatorWork(ladder, place)
 
     def _task(self) -> Task:
         options = task_options(self.config)

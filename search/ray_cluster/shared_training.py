@@ -9,7 +9,7 @@ import ray.train
 import ray.train.torch
 
 from search.ray_cluster.resources import Resources
-from search.ray_cluster.worker import Order, Place
+from search.ray_cluster.worker import SHARED, Order, Place
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -42,7 +42,7 @@ class SharedTraining:
             scaling_config=ray.train.ScalingConfig(
                 num_workers=order.workers, use_gpu=order.gpu > 0, resources_per_worker=bundle
             ),
-            run_config=ray.train.RunConfig(name=order.name, storage_path=str(self.storage / "train")),
+            run_config=ray.train.RunConfig(name=order.name, storage_path=str(self.storage / SHARED)),
         )
         result = trainer.fit()
         if result.error is not None:

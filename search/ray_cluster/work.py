@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from evaluators.evaluation import Evaluator, Method
     from search.ray_cluster.worker import Order, Place
 
+#: Folder for weights on their way to the driver.
+WEIGHTS = "weights"
+
 
 @dataclass(frozen=True, eq=False)
 class EvaluatorWork:
@@ -50,7 +53,7 @@ class EvaluatorWork:
 
 def weights_file(storage: Path, order: Order) -> Path:
     """Where the weights of an evaluation wait for the driver."""
-    return storage / "weights" / f"{order.name}.safetensors"
+    return storage / WEIGHTS / f"{order.name}.safetensors"
 
 
 def _save(path: Path, weights: Mapping[str, Tensor]) -> None:

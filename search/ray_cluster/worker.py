@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from search.jobs import Job
     from search.ray_cluster.resources import Resources
 
+#: Folder in which Ray Train keeps its own records.
+SHARED = "train"
+
 
 @dataclass(frozen=True, slots=True)
 class Order:

@@ -131,7 +131,7 @@ def test_finetuning_starts_from_the_careful_re_fit(
     ladder: Ladder, monkeypatch: pytest.MonkeyPatch, rung: int
 ) -> None:
     starts = []
-    monkeypatch.setattr(module, "train", lambda model, *_, **__: starts.append(state(model)))
+    monkeypatch.setattr(module, "train", lambda model, *_, **__: starts.append(state(model)) or 0.0)
     monkeypatch.setattr(reconstruct, "QUICK_SAMPLES", 24)
     which = candidate(ladder)
     careful = ladder.evaluate(which, rung=1, method="careful", seed=0).model
@@ -144,7 +144,7 @@ def test_scratch_training_knows_the_architecture_alone(
     ladder: Ladder, monkeypatch: pytest.MonkeyPatch, method: Method
 ) -> None:
     starts = []
-    monkeypatch.setattr(module, "train", lambda model, *_, **__: starts.append(state(model)))
+    monkeypatch.setattr(module, "train", lambda model, *_, **__: starts.append(state(model)) or 0.0)
     blind = Ladder(ladder.task, ladder.space, ladder.scores, None, PLAIN)  # type: ignore[arg-type]
     # Other criteria keep other units, to the same start; and the re-fit is not even there.
     for name in ("l1", "random"):
@@ -163,7 +163,7 @@ def test_the_length_and_rate_of_every_training(
     ladder: Ladder, monkeypatch: pytest.MonkeyPatch, rung: int, method: Method
 ) -> None:
     calls = []
-    monkeypatch.setattr(module, "train", lambda *_, **settings: calls.append(settings))
+    monkeypatch.setattr(module, "train", lambda *_, **settings: calls.append(settings) or 0.0)
     ladder.evaluate(candidate(ladder), rung=rung, method=method, seed=5)
     (settings,) = calls
     assert settings["epochs"] * len(ladder.task.train) == LENGTHS[rung, method]
@@ -175,7 +175,7 @@ def test_scratch_b_of_a_mild_cut_gets_the_dense_compute(
     ladder: Ladder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     calls = []
-    monkeypatch.setattr(module, "train", lambda *_, **settings: calls.append(settings))
+    monkeypatch.setattr(module, "train", lambda *_, **settings: calls.append(settings) or 0.0)
     which = candidate(ladder, conv1=5, conv2=4)
     ladder.evaluate(which, rung=3, method="scratch_b", seed=0)
     spent = calls[0]["epochs"] * ladder.space.macs(which.architecture)

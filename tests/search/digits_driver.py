@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import sys
 from typing import TYPE_CHECKING
@@ -11,9 +12,11 @@ import torch
 from deadly import kill_at
 
 import evaluators.reconstruct.refit
+import search.conduct
 import search.drive
 import search.finish
 import search.report.write
+from evaluators.checkpoint import CheckpointFolder
 from search.command import run_command
 from search.run import run
 from search.study import Book
@@ -42,6 +45,8 @@ def start(arguments: Sequence[str], kill: tuple[str, int] | None) -> None:
     """Entry point of the process; exits with the command's code."""
     if kill:
         owner, name, finished_first = POINTS[kill[0]]
+        if kill[0] == "in-a-training-step":  # these trainings are shorter than the pace of checkpoints
+            search.conduct.CheckpointFolder = functools.partial(CheckpointFolder, every_seconds=0)
         kill_at(owner, name, kill[1], finished_first=finished_first)
     with open(os.devnull, "w") as sink:
         sys.stdout = sink

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 import zlib
 from pathlib import Path
 
@@ -47,8 +48,9 @@ class FakeModel(nn.Module):
 class FakeEvaluator:
     """A smooth score of the widths, sharper the higher the rung; fails on demand."""
 
-    def __init__(self, space, *, calls=None, fail=None, seconds=0.001):
-        self.space, self.calls, self.fail, self.sealed, self.seconds = space, calls, fail, True, seconds
+    def __init__(self, space, *, calls=None, fail=None, seconds=0.001, slow=0.0):
+        self.space, self.calls, self.fail, self.sealed = space, calls, fail, True
+        self.seconds, self.slow = max(seconds, slow), slow
         self.evaluated = []
 
     def evaluate(self, candidate, *, rung, method, seed):
@@ -59,6 +61,7 @@ class FakeEvaluator:
                 file.write(key + "\n")
         if self.fail and self.fail(candidate, rung):
             raise ArithmeticError(f"{candidate.id} was told to fail")
+        time.sleep(self.slow)
         score = self._score(candidate, rung, method, seed)
         macs, params = self.space.macs(candidate.architecture), self.space.params(candidate.architecture)
         evaluation = Evaluation(candidate.id, rung, method, seed, score, macs, params, self.seconds)

@@ -55,6 +55,10 @@ def run(folder: Path, *options: str, kill: tuple[str, int] | None = None) -> int
     return process.exitcode
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    return sorted((folder / "trainings").glob("*.safetensors"))
+
+
 def facts(folder: Path) -> tuple[object, set[tuple[object, ...]]]:
     """Front and evaluations without what a clock measured."""
     front = json.loads((folder / "front.json").read_text())
@@ -81,9 +85,13 @@ def test_a_killed_search_on_digits_ends_as_an_undisturbed_one(
     folder = tmp_path / "run"
     assert run(folder, *SETTINGS, kill=(place, count)) == -signal.SIGKILL
     before = read_evaluations(folder)
+    assert (place == "in-a-training-step") == bool(checkpoints(folder))
     assert run(folder, "--resume") == 0
     after = read_evaluations(folder)
     assert facts(folder) == facts(undisturbed)
+    went_on = "training goes on after step" in (folder / "run.log").read_text()
+    assert went_on == (place == "in-a-training-step")
+    assert not (folder / "trainings").exists()
     # Seconds tell a repeated evaluation from the recorded one.
     assert {record.evaluation for record in before} <= {record.evaluation for record in after}
     assert len(after) == len({(worth(record)[:4]) for record in after})

@@ -142,7 +142,7 @@ def vars_of(config: RunConfig) -> dict[str, object]:
         (["--budget", "0"], "--budget 0: must be more than zero."),
         (["--budget", "-4"], "--budget -4: must be more than zero."),
         (["--budget", "lots"], "--budget lots: give a whole number of candidates, or a time"),
-        (["--budget", "8gpuh"], "--budget 8gpuh: GPU hours need a cluster executor"),
+        (["--budget", "8gpuh"], "--budget 8gpuh: GPU hours need --executor ray"),
         (
             ["--macs", "0.001%:0.01%"],
             "--macs 0.001%:0.01%: no architecture has so many multiply-adds; this model can",

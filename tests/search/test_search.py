@@ -216,8 +216,8 @@ def test_a_time_budget_ends_the_search(run_fake) -> None:
 
 
 def test_a_time_budget_counts_earlier_sessions(run_fake) -> None:
-    first, _, _ = run_fake(budget="9", problem=make_problem(seconds=10.0), max_rung=2)
-    again, evaluator, _ = run_fake(budget="90s", problem=make_problem(seconds=10.0), max_rung=2)
+    first, _, _ = run_fake(budget="9", problem=make_problem(slow=0.1), max_rung=2)
+    again, evaluator, _ = run_fake(budget="0.9s", problem=make_problem(slow=0.1), max_rung=2)
     assert again.counts == first.counts
     assert evaluator.evaluated == []
 
