@@ -191,7 +191,7 @@ def cluster(workers: int) -> Any:
 @click.option("--rounds", type=int, default=8, show_default=True, help="Evaluations of each worker.")
 @click.option("--driver", type=int, multiple=True, help="Trials without sleep: CPU and memory of the driver.")
 @click.option("--sampler", default="nsga2", show_default=True)
-@click.option("--max-rung", type=int, default=1, show_default=True)
+@click.option("--climb/--no-climb", default=True, help="Whether a third of the trials are promotions.")
 @click.option("--run", type=click.Path(path_type=Path), help="Run whose evaluation times are replayed.")
 def main(
     workers: tuple[int, ...],
@@ -199,11 +199,12 @@ def main(
     rounds: int,
     driver: tuple[int, ...],
     sampler: str,
-    max_rung: int,
+    climb: bool,
     run: Path | None,
 ) -> None:
     """Print tables of efficiency, and of the driver's CPU and memory."""
-    console, times = Console(width=110), recorded(run)
+    # Rung 3 is not reached here; promotions to rung 2 are made where it is not the last one.
+    console, times, max_rung = Console(width=110), recorded(run), 3 if climb else 1
     table = Table("workers", "evaluation", "trials", "efficiency", "driver CPU per trial")
     for count in () if driver else workers:
         with cluster(count):

@@ -50,14 +50,18 @@ def crowding(marks: Sequence[Mark]) -> NDArray[np.float64]:
     References:
         Deb et al., NSGA-II, 2002.
     """
-    distances = np.zeros(len(marks))
-    for values in _values(marks).T if marks else ():
-        order = np.argsort(values, kind="stable")
-        extent = values[order[-1]] - values[order[0]]
-        distances[order[[0, -1]]] = np.inf
-        if extent > 0:
-            distances[order[1:-1]] += (values[order[2:]] - values[order[:-2]]) / extent
-    return distances
+    return _crowding(_values(marks), np.zeros(len(marks), dtype=np.int64))
+
+
+def ranked(marks: Sequence[Mark]) -> list[tuple[int, Mark]]:
+    """``(rank, mark)``, best first: by non-dominated rank, then larger crowding distance, then id."""
+    if not marks:
+        return []
+    values, ids = _values(marks), np.array([mark.id for mark in marks])
+    order = np.lexsort((ids, values[:, 1], values[:, 0]))  # what has equal values is told apart by its id
+    rank_of = ranks(marks)[order]
+    best = np.lexsort((ids[order], -_crowding(values[order], rank_of), rank_of))
+    return [(int(rank_of[i]), marks[order[i]]) for i in best]
 
 
 def front(marks: Iterable[Mark]) -> list[Mark]:
@@ -116,6 +120,21 @@ def spread(marks: Iterable[Mark], count: int, low: int, high: int) -> list[Mark]
 
 def _gap(mark: Mark, chosen: Sequence[Mark]) -> float:
     return min(abs(math.log(mark.macs / other.macs)) for other in chosen)
+
+
+def _crowding(values: NDArray[np.float64], rank_of: NDArray[np.int64]) -> NDArray[np.float64]:
+    """``(n,)`` crowding distances of ``(n, 2)`` values, each among those of its rank."""
+    distances = np.zeros(len(values))
+    for column in values.T:
+        order = np.lexsort((column, rank_of))
+        sorted_ranks, ordered = rank_of[order], column[order]
+        last = np.append(sorted_ranks[1:] != sorted_ranks[:-1], True)[: len(order)]
+        first = np.roll(last, 1)
+        extent = (ordered[last] - ordered[first])[np.cumsum(first) - 1]
+        inner = np.flatnonzero(~first & ~last & (extent > 0))
+        distances[order[first | last]] = np.inf
+        distances[order[inner]] += (ordered[inner + 1] - ordered[inner - 1]) / extent[inner]
+    return distances
 
 
 def _values(marks: Sequence[Mark]) -> NDArray[np.float64]:

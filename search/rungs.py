@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from search.front import crowding, ranks
+from search.front import ranked
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Sequence
@@ -20,15 +20,14 @@ def quota(num_evaluated: int, reduction: int = REDUCTION) -> int:
     return max(min(num_evaluated, 1), num_evaluated // reduction)
 
 
-def ranked(marks: Sequence[Mark]) -> list[tuple[int, Mark]]:
-    """``(rank, mark)``, best first: by non-dominated rank, then larger crowding distance, then id."""
-    rank_of = ranks(marks)
-    table: list[tuple[int, float, str, Mark]] = []
-    for rank in sorted(set(rank_of.tolist())):
-        peers = [mark for mark, r in zip(marks, rank_of, strict=True) if r == rank]
-        distances = crowding(sorted(peers))
-        table += [(rank, -d, mark.id, mark) for mark, d in zip(sorted(peers), distances, strict=True)]
-    return [(rank, mark) for rank, *_, mark in sorted(table)]
+def climbers(
+    marks: Sequence[Mark], promoted: Collection[str], reduction: int = REDUCTION
+) -> list[tuple[int, Mark]]:
+    """``(rank, mark)`` of those that climb now, best first; arguments as in :func:`promotable`."""
+    room = quota(len(marks), reduction) - len(promoted)
+    if room <= 0:
+        return []
+    return [(rank, mark) for rank, mark in ranked(marks) if mark.id not in promoted][:room]
 
 
 def promotable(marks: Sequence[Mark], promoted: Collection[str], reduction: int = REDUCTION) -> list[str]:
@@ -43,6 +42,4 @@ def promotable(marks: Sequence[Mark], promoted: Collection[str], reduction: int 
         Li et al., A System for Massively Parallel Hyperparameter Tuning (ASHA), 2020; with one table of
         non-dominated ranks where theirs has one metric.
     """
-    room = quota(len(marks), reduction) - len(promoted)
-    waiting = [mark.id for _, mark in ranked(marks) if mark.id not in promoted]
-    return waiting[: max(room, 0)]
+    return [mark.id for _, mark in climbers(marks, promoted, reduction)]

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from evaluators.evaluation import SEARCHED
 from search.front import coarse, front
 from search.jobs import Job
-from search.rungs import promotable, ranked
+from search.rungs import climbers
 from search.samplers import SAMPLERS, FixedSampler, SamplerContext
 from search.seeds import Seed, derived_seed, opening
 
@@ -50,6 +50,8 @@ class Schedule:
         #: By candidate, the proposals that came to one which runs already.
         self._proposed: dict[str, list[Proposal]] = {}
         self._climbing: set[str] = set()
+        #: Marks of rung 1, rounded; they are only ever added.
+        self._rounded: list[Mark] = []
         self._said_exhausted = False
 
     def next(self) -> Job | None:
@@ -176,12 +178,16 @@ class Schedule:
         if self._config.max_rung < 2 or (not rest and self._spent() < 0.5):
             return None
         climbed, beside = self._climbed()
-        free = (mark for mark in self._run.marks(1) if mark.id not in beside)
-        marks = coarse(free, self._run.encoding.grid)
-        waiting = promotable(marks, climbed)
-        if not waiting or not self._may_climb(climbed, rest):
+        if not self._may_climb(climbed, rest):
             return None
-        return self._climb(waiting[0], marks)
+        waiting = climbers(self._coarse(beside), climbed)
+        return self._climb(*waiting[0]) if waiting else None
+
+    def _coarse(self, beside: set[str]) -> list[Mark]:
+        """Rung 1 as promotions see it, without what stands on rung 2 as a control only."""
+        marks = self._run.marks(1)
+        self._rounded += coarse(marks[len(self._rounded) :], self._run.encoding.grid)
+        return [mark for mark in self._rounded if mark.id not in beside] if beside else self._rounded
 
     def _may_climb(self, climbed: set[str], rest: bool) -> bool:
         """Rung 2 spends a time budget too; when it is over, one candidate climbs at the least."""
@@ -194,10 +200,9 @@ class Schedule:
         proposed = {mark.id for mark in self._run.marks(1)} - controls
         return climbed | (set(self._book.failures(2)) & proposed), controls
 
-    def _climb(self, candidate: str, marks: Sequence[Mark]) -> Job:
-        rank = next(rank for rank, mark in ranked(marks) if mark.id == candidate)
-        logger.info("%s climbs to rung 2: rank %d of %d evaluations", candidate, rank, len(marks))
-        below = self._book.find(candidate, 1, "refit", self._config.seed)
+    def _climb(self, rank: int, mark: Mark) -> Job:
+        logger.info("%s climbs to rung 2: rank %d of %d evaluations", mark.id, rank, len(self._rounded))
+        below = self._book.find(mark.id, 1, "refit", self._config.seed)
         assert below is not None
-        self._climbing.add(candidate)
+        self._climbing.add(mark.id)
         return Job(below.candidate, 2, "finetune", self._config.seed, below.origin)

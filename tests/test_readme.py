@@ -25,8 +25,6 @@ from search.run import run
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 OPTIONS = {name for command in (run, inspect, pick, report) for p in command.params for name in p.opts}
-# To be deleted when the Ray executor has brought these options.
-OPTIONS |= {"--executor", "--address", "--resources", "--workers", "--storage-path", "--timeout"}
 
 
 def test_options_exist() -> None:

@@ -16,7 +16,7 @@ from ray import tune
 from ray.tune.search import Searcher
 from safetensors.torch import load_file
 
-from evaluators.evaluation import Evaluation
+from evaluators.evaluation import METHODS, Evaluation
 from search.drive import TRAININGS
 from search.jobs import phase_of
 from search.ray_cluster.capacity import Capacity
@@ -159,7 +159,8 @@ class Source(Searcher):
             return None if self.running else Searcher.FINISHED
         self._dry_since = None
         resources = self._executor.resources[job.rung]
-        order = Order.of(job, resources, keep=job.rung == self.run.config.max_rung)
+        last = job.rung == self.run.config.max_rung
+        order = Order.of(job, resources, keep=last and job.method in METHODS[job.rung])
         self._count_time()
         self.running[trial_id] = _Running(job, order, resources)
         self.run.progress.begin(self.run.described(job))
