@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from evaluators.options import OptionError
-from search.ray_cluster.options import FIELDS as CLUSTER_FIELDS
+from search.ray_cluster.options import CLUSTER_FIELDS
 from search.space_options import SMALLEST, trace_arguments
 
 if TYPE_CHECKING:

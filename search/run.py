@@ -22,7 +22,7 @@ from search.config import EXTENDABLE, RunConfig, check_equal, option_name
 from search.drive import finished_result
 from search.journal import RUNGS
 from search.limits import Budget, memory_bytes
-from search.ray_cluster.options import check_cluster_options, cluster_options
+from search.ray_cluster.options import CLUSTER_FIELDS, check_cluster_options, cluster_options
 from search.samplers import SAMPLERS
 from search.show import found_lines, print_result
 from search.space_options import space_options
@@ -155,7 +155,9 @@ Examples:
     "folder by default. A password comes from PGPASSWORD, ~/.pgpass or the URL, and is kept nowhere.",
 )
 @click.option(
-    "--resume", is_flag=True, help="Continue the run in --out; --budget and --final may be larger then."
+    "--resume",
+    is_flag=True,
+    help="Continue the run in --out; --budget and --final may be larger, and it may run elsewhere.",
 )
 @click.option("--dry-run", is_flag=True, help="Say what was found and how long it will take; write nothing.")
 @click.pass_context
@@ -238,6 +240,8 @@ def _check_free(folder: Path) -> None:
 
 def _resumed(folder: Path, given: dict[str, Any]) -> RunConfig:
     stored = RunConfig.load(folder)
+    if given.get("executor", stored.executor) != stored.executor:
+        stored = replace(stored, **{name: getattr(RunConfig(), name) for name in CLUSTER_FIELDS})
     _check(replace(stored, **given))
     check_equal(stored, given)
     _check_growth(stored, given)

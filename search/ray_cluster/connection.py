@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import platform
 import secrets
 import socket
@@ -62,10 +63,10 @@ def connected(address: str | None) -> Iterator[None]:
             ray.init(address=address or "auto", **options)
         except ConnectionError as error:
             if address is not None:
-                raise OptionError("address", address, _first_line(error)) from error
+                raise OptionError("address", address, _first_line(error) + _hint()) from error
             ray.init(address="local", **own, **options)
         except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise OptionError("address", address or "auto", _first_line(error)) from error
+            raise OptionError("address", address or "auto", _first_line(error) + _hint()) from error
     try:
         yield
     finally:
@@ -200,6 +201,13 @@ def _check_reachable(address: str) -> None:
     except (OSError, OverflowError) as error:
         cause = getattr(error, "strerror", None) or error
         raise OptionError("address", address, f"nobody answers there ({cause}).") from error
+
+
+def _hint() -> str:
+    """A cluster that asks for a token does not say so to a driver that brings none."""
+    if os.environ.get("RAY_AUTH_MODE") == "token":
+        return ""
+    return " If the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
 
 
 def _first_line(error: BaseException) -> str:

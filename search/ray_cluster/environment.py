@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import secrets
 import tempfile
 from pathlib import Path
 
@@ -36,6 +37,9 @@ def prepare_environment(address: str | None) -> None:
         os.environ.setdefault(name, value)
     if address == "local" or (address is None and not _runs_in_a_cluster()):
         os.environ.setdefault("RAY_AUTH_MODE", "token")
+        if "RAY_AUTH_TOKEN_PATH" not in os.environ:
+            # Known to this process and its workers; Ray would leave one in a file that others can read.
+            os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
 def _runs_in_a_cluster() -> bool:

@@ -135,7 +135,7 @@ class Source(Searcher):
     """
 
     def __init__(self, run: Run, jobs: Jobs, executor: RayExecutor, capacity: Capacity) -> None:
-        super().__init__(metric="score", mode="max")
+        super().__init__()  # what is better is not for Tune to know
         self.run, self.capacity = run, capacity
         self._jobs, self._executor = jobs, executor
         self.running: dict[str, _Running] = {}
@@ -146,8 +146,13 @@ class Source(Searcher):
 
     def suggest(self, trial_id: str) -> Any:
         """The next job, as values; ``None`` while there is none or no room."""
-        if self.defect is not None:
+        try:
+            return Searcher.FINISHED if self.defect else self._next(trial_id)
+        except Exception as error:  # Tune would go on without the proposal
+            self.defect = error
             return Searcher.FINISHED
+
+    def _next(self, trial_id: str) -> Any:
         now = time.monotonic()
         if self._dry_since is not None and self.running and now - self._dry_since < _ASK_AGAIN:
             return None
@@ -170,11 +175,20 @@ class Source(Searcher):
         self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False
     ) -> None:
         """Put the outcome on record."""
+        if self.defect is not None:
+            return  # what is not on record is made again by the next driver
+        try:
+            self._ended_with(trial_id, None if error else result)
+        except Exception as defect:  # Tune would wrap it into its own
+            self.defect = defect
+
+    def _ended_with(self, trial_id: str, result: dict[str, Any] | None) -> None:
         self._count_time()
         entry = self.running.pop(trial_id)
         self._dry_since = None
         self._ended.append(time.monotonic())
-        if error or result is None:
+        logger.info("%s ended on node %s", entry.order.name, (result or {}).get("node", "unknown"))
+        if result is None:
             # Equal reasons are said once.
             self._failed(entry, "\n".join(dict.fromkeys(entry.lost)) or "its worker was lost")
         elif "failure" in result:

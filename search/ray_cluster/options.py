@@ -73,7 +73,7 @@ _OPTIONS = (
 )
 
 #: Fields of the settings that say where and how evaluations run, not what comes out.
-FIELDS = (
+CLUSTER_FIELDS = (
     "executor",
     "address",
     "resources",

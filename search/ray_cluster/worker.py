@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import ray
 from ray import tune
 
 if TYPE_CHECKING:
@@ -122,6 +123,7 @@ class EvaluationTrial(tune.Trainable):
         """The evaluation as plain values, or ``failure`` with a traceback."""
         assert self._work is not None
         try:
-            return {"done": True, **self._work(self._order)}
+            found = self._work(self._order)
         except Exception:
-            return {"done": True, "failure": traceback.format_exc()}
+            found = {"failure": traceback.format_exc()}
+        return {"done": True, "node": ray.get_runtime_context().get_node_id(), **found}

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 def run_fake(tmp_path: Path):
     """Runs a search on the fake problem in ``folder`` with settings, and returns result and evaluator."""
 
-    def run(folder: str | Path = "run", *, problem=None, encoding=None, progress=None, **settings):
+    def run(
+        folder: str | Path = "run", *, problem=None, encoding=None, progress=None, execute=None, **settings
+    ):
         path = tmp_path / folder
         path.mkdir(exist_ok=True)
         budget = Budget.parse(settings.setdefault("budget", "12"))
@@ -35,7 +37,8 @@ def run_fake(tmp_path: Path):
         config.save(path)
         problem = problem or make_problem()
         encoding = encoding or make_encoding(problem.space)
-        result = drive(problem, config, encoding, path, progress or Silent(), Clock())
+        making = {} if execute is None else {"execute": execute}
+        result = drive(problem, config, encoding, path, progress or Silent(), Clock(), **making)
         return result, problem.evaluator, path
 
     return run
