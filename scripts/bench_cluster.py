@@ -177,7 +177,6 @@ def cluster(workers: int) -> Any:
         include_dashboard=False,
         log_to_driver=False,
         logging_level="ERROR",
-        _node_ip_address="127.0.0.1",
     )
     try:
         yield

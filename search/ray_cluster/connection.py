@@ -49,22 +49,20 @@ def connected(address: str | None) -> Iterator[None]:
         return
     if address is not None and address not in ("auto", "local"):
         _check_reachable(address)
-    # A cluster of our own is for this machine only.
-    own: dict[str, Any] = {"include_dashboard": False, "_node_ip_address": "127.0.0.1"}
     options: dict[str, Any] = {
         "log_to_driver": False,
         "logging_level": "ERROR",
         "runtime_env": {"env_vars": _WORKER_ENVIRONMENT},
     }
     if address == "local":
-        ray.init(address="local", **own, **options)
+        ray.init(address="local", include_dashboard=False, **options)
     else:
         try:
             ray.init(address=address or "auto", **options)
         except ConnectionError as error:
             if address is not None:
                 raise OptionError("address", address, _first_line(error) + _hint()) from error
-            ray.init(address="local", **own, **options)
+            ray.init(address="local", include_dashboard=False, **options)
         except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
             raise OptionError("address", address or "auto", _first_line(error) + _hint()) from error
     try:

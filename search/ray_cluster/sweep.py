@@ -7,6 +7,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import click
 import ray
 
 from evaluators.options import OptionError
@@ -18,7 +19,7 @@ from search.ray_cluster.ladder_plan import LadderPlan
 from search.ray_cluster.resources import Resources, parse_resources
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
     from ray.tune import Callback
 
@@ -26,6 +27,9 @@ if TYPE_CHECKING:
     from search.config import RunConfig
     from search.jobs import Executor
     from search.survey import Survey
+
+#: After so many seconds a person is told what is waited for.
+_WAIT_SECONDS = 10.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,11 +40,13 @@ class Sweep:
         config: The run's settings, as given.
         resources: Of one evaluation on each rung.
         storage: Folder that all nodes share.
+        loggers: Tune's callbacks.
     """
 
     config: RunConfig
     resources: Mapping[int, Resources]
     storage: Path
+    loggers: Sequence[Callback] = ()
 
     @property
     def gpus(self) -> Mapping[int, float]:
@@ -52,7 +58,10 @@ class Sweep:
         needed = self.resources[1]
         wanted = device or ("cuda" if needed.gpu else "cpu")
         task = ray.remote(num_cpus=needed.cpu, num_gpus=needed.gpu)(_detect)
-        found: Precision = ray.get(task.remote(wanted, dense_macs, has_convolutions))
+        asked = task.remote(wanted, dense_macs, has_convolutions)
+        if not ray.wait([asked], timeout=_WAIT_SECONDS)[0]:
+            click.echo(f"waiting for a node with {needed}: none is free yet")
+        found: Precision = ray.get(asked)
         threads = max(1, int(needed.cpu)) if found.threads > 1 else 1
         return replace(found, threads=threads)
 
@@ -66,7 +75,7 @@ class Sweep:
             workers=config.workers,
             timeout=None if config.timeout is None else parse_seconds("timeout", config.timeout),
             retries=config.retries,
-            callbacks=_loggers(config, self.storage.parent.name),
+            callbacks=self.loggers,
         )
 
 
@@ -88,8 +97,8 @@ def sweep(config: RunConfig, folder: Path) -> Iterator[Sweep]:
         check_resources(resources)
         storage = Path(config.storage_path).absolute() if config.storage_path else folder.absolute()
         check_nodes(next(path for path in (storage, *storage.parents) if path.exists()))
-        run = storage / folder.name if config.storage_path else storage / "cluster"
-        yield Sweep(config, resources, run)
+        shared = storage / folder.name if config.storage_path else storage / "cluster"
+        yield Sweep(config, resources, shared, _loggers(config, folder.name))
 
 
 def _detect(device: str, dense_macs: int, has_convolutions: bool) -> Precision:
