@@ -7,7 +7,6 @@ import logging
 import os
 import platform
 import secrets
-import socket
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -15,6 +14,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluators.options import OptionError
 from search.ray_cluster.capacity import Node, living_nodes
+from search.ray_cluster.environment import is_reachable, resolved
 from search.survey import installed_versions
 
 if TYPE_CHECKING:
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-_CONNECT_SECONDS = 5.0
 #: A node answers in a second; the first worker process of a fresh one has to start.
 _PROBE_SECONDS = 60.0
 
@@ -47,24 +46,20 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    if address is not None and address not in ("auto", "local"):
+    address = resolved(address)
+    if address not in ("auto", "local"):
         _check_reachable(address)
-    options: dict[str, Any] = {
-        "log_to_driver": False,
-        "logging_level": "ERROR",
-        "runtime_env": {"env_vars": _WORKER_ENVIRONMENT},
-    }
-    if address == "local":
-        ray.init(address="local", include_dashboard=False, **options)
-    else:
-        try:
-            ray.init(address=address or "auto", **options)
-        except ConnectionError as error:
-            if address is not None:
-                raise OptionError("address", address, _first_line(error) + _hint()) from error
-            ray.init(address="local", include_dashboard=False, **options)
-        except (RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            raise OptionError("address", address or "auto", _first_line(error) + _hint()) from error
+    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    try:
+        ray.init(
+            address=address,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+            **options,
+        )
+    except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+        raise OptionError("address", address, _first_line(error) + _hint()) from error
     try:
         yield
     finally:
@@ -194,18 +189,15 @@ def _check_reachable(address: str) -> None:
     host, _, port = address.removeprefix("ray://").rpartition(":")
     if not host or not port.isdecimal():
         raise OptionError("address", address, "give auto, local, HOST:PORT or ray://HOST:PORT.")
-    try:
-        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        cause = getattr(error, "strerror", None) or error
-        raise OptionError("address", address, f"nobody answers there ({cause}).") from error
+    if not is_reachable(f"{host}:{port}"):
+        raise OptionError("address", address, "nobody answers there.")
 
 
 def _hint() -> str:
     """A cluster that asks for a token does not say so to a driver that brings none."""
     if os.environ.get("RAY_AUTH_MODE") == "token":
         return ""
-    return " If the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN."
+    return " If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; --address local starts one."
 
 
 def _first_line(error: BaseException) -> str:

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import os
 import secrets
+import socket
 import tempfile
 from pathlib import Path
+
+_CONNECT_SECONDS = 5.0
 
 #: Unless the user says otherwise.
 _DEFAULTS = {
@@ -32,23 +35,39 @@ def prepare_environment(address: str | None) -> None:
 
     A cluster that we start asks for a token, also on one machine: Ray runs whatever reaches its ports. One
     that we join decides for itself, and the user has told this process.
+
+    Args:
+        address: As in :func:`resolved`.
     """
     for name, value in _DEFAULTS.items():
         os.environ.setdefault(name, value)
-    if address == "local" or (address is None and not _runs_in_a_cluster()):
+    if resolved(address) == "local":
         os.environ.setdefault("RAY_AUTH_MODE", "token")
         if "RAY_AUTH_TOKEN_PATH" not in os.environ:
             # Known to this process and its workers; Ray would leave one in a file that others can read.
             os.environ.setdefault("RAY_AUTH_TOKEN", secrets.token_hex(32))
 
 
-def _runs_in_a_cluster() -> bool:
-    """As Ray looks for one when it is given no address."""
+def resolved(address: str | None) -> str:
+    """``address``; without one ``auto`` where this process runs in a cluster, else ``local``.
+
+    It is not left to Ray, which would try a cluster that it can not enter for some time and then start one
+    that asks nobody for a token.
+    """
+    if address is not None:
+        return address
     if os.environ.get("RAY_ADDRESS"):
-        return True
-    folder = (
-        Path(os.environ.get("RAY_TMPDIR", ""))
-        if os.environ.get("RAY_TMPDIR")
-        else Path(tempfile.gettempdir())
-    )
-    return (folder / "ray" / "ray_current_cluster").exists()
+        return "auto"
+    # Written by ``ray start``, and left behind where that was killed.
+    known = Path(os.environ.get("RAY_TMPDIR") or tempfile.gettempdir()) / "ray" / "ray_current_cluster"
+    return "auto" if known.exists() and is_reachable(known.read_text().strip()) else "local"
+
+
+def is_reachable(address: str) -> bool:
+    """Whether somebody listens at ``HOST:PORT``."""
+    host, _, port = address.rpartition(":")
+    try:
+        socket.create_connection((host, int(port)), timeout=_CONNECT_SECONDS).close()
+    except (OSError, ValueError, OverflowError):
+        return False
+    return True

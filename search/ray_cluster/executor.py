@@ -109,8 +109,9 @@ def _placement(resources: Mapping[int, Resources], config: Mapping[str, Any]) ->
     """What Tune reserves for a trial."""
     needed = resources[config["rung"]]
     if needed.workers > 1:
-        # Ray Train reserves places for the processes; the trial itself only waits for them.
-        return tune.PlacementGroupFactory([{"CPU": 0.01}])
+        # Ray Train reserves places for the processes. The trial itself only waits for them, and any share of
+        # a core could be the one that they lack; something it must ask for.
+        return tune.PlacementGroupFactory([{"memory": 2**20}])
     return tune.PlacementGroupFactory([needed.bundle])
 
 

@@ -52,7 +52,7 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--executor", "ray", "--resources", "cpu=1,cpu=2"], "--resources cpu=1,cpu=2: names one thing"),
         (["--executor", "ray", "--resources", "cpu=0"], "--resources cpu=0: cpu must be more than zero."),
         (["--executor", "ray", "--address", "somewhere"], "--address somewhere: give auto, local, HOST:PORT"),
-        (["--executor", "ray", "--address", "127.0.0.1:1"], "--address 127.0.0.1:1: nobody answers there ("),
+        (["--executor", "ray", "--address", "127.0.0.1:1"], "--address 127.0.0.1:1: nobody answers there."),
         (["--executor", "ray", "--storage-path", "s3://bucket"], "--storage-path s3://bucket: must be a fol"),
     ],
 )
