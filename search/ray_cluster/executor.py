@@ -22,7 +22,7 @@ from search.jobs import phase_of
 from search.ray_cluster.capacity import Capacity
 from search.ray_cluster.hooks import Promotions, Watch, trial_name
 from search.ray_cluster.work import WEIGHTS, weights_file
-from search.ray_cluster.worker import SHARED, EvaluationTrial, Order, Plan
+from search.ray_cluster.worker import SHARED, EvaluationTrial, Order, Plan, placement
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -79,8 +79,9 @@ class RayExecutor:
         source = Source(run, jobs, self, capacity)
         watch = Watch(source, self.timeout)
         trainable = tune.with_parameters(EvaluationTrial, plan=self.plan, storage=str(self.storage))
+        reserved = {rung: _placement(needed) for rung, needed in self.resources.items()}
         tuner = tune.Tuner(
-            tune.with_resources(trainable, partial(_placement, dict(self.resources))),
+            tune.with_resources(trainable, partial(placement, reserved)),
             tune_config=tune.TuneConfig(
                 search_alg=source,
                 scheduler=Promotions(source),
@@ -105,9 +106,8 @@ class RayExecutor:
         _clear(self.storage)
 
 
-def _placement(resources: Mapping[int, Resources], config: Mapping[str, Any]) -> tune.PlacementGroupFactory:
+def _placement(needed: Resources) -> tune.PlacementGroupFactory:
     """What Tune reserves for a trial."""
-    needed = resources[config["rung"]]
     if needed.workers > 1:
         # Ray Train reserves places for the processes. The trial itself only waits for them, and any share of
         # a core could be the one that they lack; something it must ask for.

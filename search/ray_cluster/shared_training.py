@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +48,10 @@ class SharedTraining:
         result = trainer.fit()
         if result.error is not None:
             raise result.error
-        assert result.metrics is not None
-        return dict(result.metrics)
+        found = _result_file(self.storage, order)
+        evaluation: dict[str, Any] = json.loads(found.read_text())
+        found.unlink()
+        return evaluation
 
 
 def _evaluate(config: dict[str, Any]) -> None:
@@ -56,4 +59,14 @@ def _evaluate(config: dict[str, Any]) -> None:
     order = Order(**config["order"])
     context = ray.train.get_context()
     place = Place(order.gpu > 0, config["storage"], context.get_world_rank(), context.get_world_size())
-    ray.train.report(config["plan"](place)(order))
+    evaluation = config["plan"](place)(order)
+    if place.rank == 0:
+        # Ray Train hands back what is reported only together with a checkpoint of its own.
+        found = _result_file(place.storage, order)
+        partial = found.with_suffix(".partial")
+        partial.write_text(json.dumps(evaluation))
+        partial.replace(found)
+
+
+def _result_file(storage: Path, order: Order) -> Path:
+    return storage / SHARED / f"{order.name}.json"

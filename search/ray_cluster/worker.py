@@ -17,6 +17,8 @@ import ray
 from ray import tune
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from search.jobs import Job
     from search.ray_cluster.resources import Resources
 
@@ -127,3 +129,10 @@ class EvaluationTrial(tune.Trainable):
         except Exception:
             found = {"failure": traceback.format_exc()}
         return {"done": True, "node": ray.get_runtime_context().get_node_id(), **found}
+
+
+def placement(
+    reserved: Mapping[int, tune.PlacementGroupFactory], config: Mapping[str, Any]
+) -> tune.PlacementGroupFactory:
+    """What Tune reserves for a trial with these values: by its rung."""
+    return reserved[config["rung"]]
