@@ -26,6 +26,9 @@ logger = logging.getLogger(__name__)
 #: A kill costs at most about as much training time.
 EVERY_SECONDS = 60.0
 
+#: Folder for checkpoints of trainings; removed when the run is finished.
+TRAININGS = "trainings"
+
 _PARTS = ("model", "optimizer", "random", "epoch_start")
 
 

@@ -20,7 +20,11 @@ class OptionError(ValueError):
 
     def __init__(self, option: str, value: object, rule: str) -> None:
         super().__init__(f"--{option} {value}: {rule}")
-        self.option = option
+        self.option, self.value, self.rule = option, value, rule
+
+    def __reduce__(self) -> tuple[type[OptionError], tuple[str, str, str]]:
+        """It may travel from a worker, where the value may be anything."""
+        return type(self), (self.option, str(self.value), self.rule)
 
 
 def choose(option: str, value: str, names: Iterable[str]) -> str:

@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING
 
 import click
 
-from evaluators.checkpoint import CheckpointFolder
+from evaluators.checkpoint import TRAININGS, CheckpointFolder
 from evaluators.criteria import NORMALISATIONS
 from evaluators.ladder import Ladder
+from evaluators.precision import Precision
 from evaluators.prepare import prepare, train_dense
 from evaluators.scoring import evaluate
 from evaluators.task import SealedLoader
-from search.drive import TRAININGS, drive
+from search.drive import drive
 from search.encoding import Encoding
 from search.forecast import expected_counts
 from search.journal import driver_lock
@@ -121,7 +122,7 @@ def _search(
             found.space,
             prepared.scores,
             prepared.refit,
-            found.precision,
+            _evaluating(found),
             on_step=display.step,
             checkpoints=trainings,
         ),
@@ -147,6 +148,13 @@ def _search(
         execute=execute,
         gpus=place.gpus,
         storage=storage,
+    )
+
+
+def _evaluating(found: Survey) -> Precision:
+    """Of evaluations that are made here; where workers make them, only the front's are made again."""
+    return (
+        Precision.from_dict(found.config.precision) if found.config.executor == "local" else found.precision
     )
 
 

@@ -60,6 +60,9 @@ class RunConfig:
         retries: How often an evaluation starts again when its worker died.
         loggers: Whom Tune tells.
         run_name: Not an option: name of the run in a database, wherever its folder moves.
+        run_id: Not an option: tells runs apart that share ``storage_path``.
+        driver_precision: Not an option: how the driver trains the dense network and scores units; it may have
+            no GPU where workers have some.
         num_targets: Not an option: length of the opening's MACs ladder, fixed when the run starts.
         population: Not an option: population of samplers that have one, fixed when the run starts.
         fingerprint: Not an option: hash of the dense network as it was loaded.
@@ -104,6 +107,8 @@ class RunConfig:
     retries: int = 3
     loggers: tuple[str, ...] = ()
     run_name: str = ""
+    run_id: str = ""
+    driver_precision: dict[str, Any] = field(default_factory=dict)
     num_targets: int = 0
     population: int = 0
     fingerprint: str = ""
@@ -164,7 +169,17 @@ class RunConfig:
 
 
 #: Fields that are no options.
-DERIVED = ("run_name", "num_targets", "population", "fingerprint", "precision", "recipe", "versions")
+DERIVED = (
+    "run_name",
+    "run_id",
+    "driver_precision",
+    "num_targets",
+    "population",
+    "fingerprint",
+    "precision",
+    "recipe",
+    "versions",
+)
 
 #: Options whose names are not those of their fields.
 _OPTION_NAMES = {"criteria": "criterion", "loggers": "logger"}

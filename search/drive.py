@@ -6,6 +6,7 @@ import logging
 import shutil
 from typing import TYPE_CHECKING
 
+from evaluators.checkpoint import TRAININGS
 from search.finals import Finals
 from search.finish import FRONT, finish, write_front
 from search.forecast import expected_counts
@@ -30,9 +31,6 @@ if TYPE_CHECKING:
     from search.storage import Storage
 
 logger = logging.getLogger(__name__)
-
-#: Folder of a run for checkpoints of trainings; removed when the run is finished.
-TRAININGS = "trainings"
 
 _FINISHED = "finished"
 

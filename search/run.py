@@ -28,7 +28,7 @@ from search.show import found_lines, print_result
 from search.space_options import space_options
 from search.storage import storage_of
 from search.survey import Survey, installed_versions, survey
-from search.workplace import workplace
+from search.workplace import run_remotely, workplace
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -178,6 +178,8 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
         for name, v in options.items()
         if ctx.get_parameter_source(name) == ParameterSource.COMMANDLINE
     }
+    if options["executor"] == "ray" and (options["address"] or "").startswith("ray://"):
+        return run_remotely(options["address"], ctx)
     folder = Path(out or default_out)
     config = _resumed(folder, given) if resume else _new(folder, options)
     if not resume and not dry_run:

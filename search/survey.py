@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import importlib.metadata
+import secrets
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -78,6 +79,8 @@ def survey(config: RunConfig, detect: Callable[[str | None, int, bool], Precisio
     _check_calibration(config, task, space)
     window = Window.parse(config.macs, space)
     precision = _precision(config, task.model, space.macs(space.dense), detect)
+    # What was prepared on one device is not prepared again on another: scores would differ within a run.
+    own = Precision.from_dict(config.driver_precision) if config.driver_precision else precision.here()
     found = _fingerprint(config, task.model)
     if config.fingerprint and config.fingerprint != found:
         raise OptionError(
@@ -91,9 +94,10 @@ def survey(config: RunConfig, detect: Callable[[str | None, int, bool], Precisio
         final_seeds=config.final_seeds or task.recipe.final_seeds,
         fingerprint=found,
         precision=precision.to_dict(),
+        driver_precision=own.to_dict(),
     )
     config = config if config.versions else _fixed(config, task.recipe)
-    return Survey(config, task, space, window, precision.here())
+    return Survey(config, task, space, window, own)
 
 
 def task_options(config: RunConfig) -> TaskOptions:
@@ -210,6 +214,7 @@ def _fixed(config: RunConfig, recipe: Recipe) -> RunConfig:
         num_targets=num_targets(budget),
         population=population(budget),
         recipe=asdict(recipe),
+        run_id=secrets.token_hex(4),
         versions=installed_versions(),
     )
 

@@ -6,6 +6,9 @@ import contextlib
 import importlib.util
 from typing import TYPE_CHECKING, Protocol
 
+import click
+from click.core import ParameterSource
+
 from evaluators.options import OptionError
 from evaluators.precision import Precision
 from search.local import execute as execute_here
@@ -74,10 +77,45 @@ def workplace(config: RunConfig, folder: Path) -> Iterator[Workplace]:
     if config.executor == "local":
         yield Here()
         return
-    if importlib.util.find_spec("ray") is None:
-        raise OptionError("executor", config.executor, "needs Ray: pip install 'espalier-nas[ray]'.")
-    prepare_environment(config.address)
+    _require_ray(config.address)
     from search.ray_cluster.sweep import sweep  # only now: it takes seconds, and reads the environment
 
     with sweep(config, folder) as place:
         yield place
+
+
+def run_remotely(address: str, ctx: click.Context) -> int:
+    """Run this very command on the head node of a cluster, and return its exit code.
+
+    Args:
+        address: ``ray://HOST:PORT``.
+        ctx: Of the command, with what was given on the command line.
+
+    Raises:
+        OptionError: If nobody answers there.
+    """
+    _require_ray(address)
+    from search.ray_cluster.remote_driver import drive_remotely
+
+    return drive_remotely(address, _arguments(ctx))
+
+
+def _require_ray(address: str | None) -> None:
+    if importlib.util.find_spec("ray") is None:
+        raise OptionError("executor", "ray", "needs Ray: pip install 'espalier-nas[ray]'.")
+    prepare_environment(address)
+
+
+def _arguments(ctx: click.Context) -> list[str]:
+    """The command line that gives the same options, but for the address."""
+    found = ["--address=auto"]
+    for option in ctx.command.params:
+        name, value = str(option.name), ctx.params[str(option.name)]
+        if name == "address" or ctx.get_parameter_source(name) != ParameterSource.COMMANDLINE:
+            continue
+        if isinstance(option, click.Option) and option.is_flag:
+            found.append(option.opts[0])
+        else:
+            values = value if option.multiple else (value,)
+            found += [f"{option.opts[0]}={given}" for given in values]
+    return found

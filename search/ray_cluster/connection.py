@@ -7,6 +7,7 @@ import logging
 import os
 import platform
 import secrets
+import shutil
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -91,9 +92,7 @@ def check_nodes(folder: Path) -> None:
                 )
                 raise OptionError("storage-path", folder, rule)
     finally:
-        for file in marker.iterdir():
-            file.unlink()
-        marker.rmdir()
+        shutil.rmtree(marker, ignore_errors=True)
 
 
 def check_resources(resources: Mapping[int, Resources]) -> None:

@@ -25,6 +25,8 @@ _DEFAULTS = {
     "TUNE_WARN_INSUFFICENT_RESOURCE_THRESHOLD_S": "-1",
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_CHDIR_TO_TRIAL_DIR": "0",
+    # A node that is taken away is a lost worker like any other.
+    "RAY_TRAIN_COUNT_PREEMPTION_AS_FAILURE": "1",
     "RAY_USAGE_STATS_ENABLED": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
 }

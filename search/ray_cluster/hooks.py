@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import ray
-from ray.tune import Callback
+from ray.tune import Callback, Stopper
 from ray.tune.schedulers import TrialScheduler
 
 from search.progress import Fleet
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from ray.tune.experiment import Trial
 
     from search.ray_cluster.capacity import Capacity
-    from search.ray_cluster.executor import Source
+    from search.ray_cluster.source import Source
 
 #: Characters of a reason.
 _LONGEST = 500
@@ -80,6 +80,29 @@ class Promotions(TrialScheduler):
         return "as proposed"
 
 
+class OnDefect(Stopper):
+    """Ends the sweep where the driver can not go on: what runs would not be put on record.
+
+    Args:
+        source: Knows.
+    """
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as above."""
+        return {}
+
+    def __call__(self, trial_id: str, result: dict[str, Any]) -> bool:
+        """No trial is stopped by itself."""
+        return False
+
+    def stop_all(self) -> bool:
+        """Whether to end."""
+        return self._source.defect is not None
+
+
 class Watch(Callback):
     """Stops what hangs, drops what Tune keeps of finished trials, tells who is there.
 
@@ -102,18 +125,15 @@ class Watch(Callback):
         """The worker is up and begins."""
         self._since[trial.trial_id] = time.monotonic(), trial
 
-    def on_trial_recover(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """It waits for another worker."""
-        self._since.pop(trial.trial_id, None)
-
     def on_trial_complete(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
         """It ended."""
         self._since.pop(trial.trial_id, None)
         _forget(trial)
 
     def on_trial_error(self, iteration: int, trials: list[Trial], trial: Trial, **info: Any) -> None:
-        """It was lost for good."""
+        """Its worker was lost."""
         self._since.pop(trial.trial_id, None)
+        _forget(trial)
 
     def on_step_end(self, iteration: int, trials: list[Trial], **info: Any) -> None:
         """Several times a second."""
@@ -132,9 +152,9 @@ class Watch(Callback):
     def _stop(self, trial: Trial) -> None:
         """Kill the worker of a trial that hangs; it is not tried again, since it would hang again."""
         actor: ActorHandle[Any] | None = trial.temporary_state.ray_actor
-        trial.max_failures = 0
-        self._source.running[trial.trial_id].lost.append(f"took longer than --timeout {self._timeout:g} s")
-        if actor is not None:
+        entry = self._source.running.get(trial.trial_id)
+        if entry is not None and actor is not None:
+            entry.timed_out = True
             ray.kill(actor)
 
     def _tell(self) -> None:
@@ -164,7 +184,8 @@ def _count(nodes: Mapping[str, str], capacity: Capacity) -> str:
 
 def trial_name(trial: Trial) -> str:
     """Readable in TensorBoard, and different for each evaluation of a run."""
-    return "{candidate}-{rung}-{method}-{seed}".format(**trial.config)
+    again = f"-again-{trial.config['attempt']}" if trial.config["attempt"] else ""
+    return "{candidate}-{rung}-{method}-{seed}".format(**trial.config) + again
 
 
 def _reason(trial: Trial) -> str:

@@ -6,13 +6,12 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from evaluators.calibration import calibration_batches
-from evaluators.checkpoint import CheckpointFolder
+from evaluators.checkpoint import TRAININGS, CheckpointFolder
 from evaluators.ladder import Ladder
 from evaluators.precision import Precision
 from evaluators.reconstruct.refit import Refit
 from evaluators.shards import Shards
 from evaluators.tasks import load_task
-from search.drive import TRAININGS
 from search.ray_cluster.work import EvaluatorWork
 from search.survey import task_options
 

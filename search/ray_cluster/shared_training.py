@@ -43,7 +43,9 @@ class SharedTraining:
             scaling_config=ray.train.ScalingConfig(
                 num_workers=order.workers, use_gpu=order.gpu > 0, resources_per_worker=bundle
             ),
-            run_config=ray.train.RunConfig(name=order.name, storage_path=str(self.storage / SHARED)),
+            run_config=ray.train.RunConfig(
+                name=f"{order.name}-{order.token}", storage_path=str(self.storage / SHARED)
+            ),
         )
         result = trainer.fit()
         if result.error is not None:
@@ -69,4 +71,4 @@ def _evaluate(config: dict[str, Any]) -> None:
 
 
 def _result_file(storage: Path, order: Order) -> Path:
-    return storage / SHARED / f"{order.name}.json"
+    return storage / SHARED / f"{order.name}-{order.token}.json"

@@ -61,7 +61,10 @@ class Sweep:
         asked = task.remote(wanted, dense_macs, has_convolutions)
         if not ray.wait([asked], timeout=_WAIT_SECONDS)[0]:
             click.echo(f"waiting for a node with {needed}: none is free yet")
-        found: Precision = ray.get(asked)
+        try:
+            found: Precision = ray.get(asked)
+        except ray.exceptions.RayTaskError as error:
+            raise (error.cause if isinstance(error.cause, OptionError) else error) from None
         threads = max(1, int(needed.cpu)) if found.threads > 1 else 1
         return replace(found, threads=threads)
 
@@ -71,7 +74,7 @@ class Sweep:
         return RayExecutor(
             plan=LadderPlan(config, found.space, found.task.model.state_dict(), prepared.scores),
             resources=self.resources,
-            storage=self.storage,
+            storage=self.storage / config.run_id if config.storage_path else self.storage,
             workers=config.workers,
             timeout=None if config.timeout is None else parse_seconds("timeout", config.timeout),
             retries=config.retries,
@@ -94,10 +97,14 @@ def sweep(config: RunConfig, folder: Path) -> Iterator[Sweep]:
             raise OptionError("budget", config.budget, "GPU hours need a GPU: --resources gpu=1.")
         if config.device == "cpu" and any(needed.gpu for needed in resources.values()):
             raise OptionError("device", config.device, "--resources ask for a GPU.")
+        if (config.device or "cpu") != "cpu" and not all(needed.gpu for needed in resources.values()):
+            raise OptionError("device", config.device, "each evaluation needs --resources gpu=1, or a share.")
+        if ":" in (config.device or ""):
+            raise OptionError("device", config.device, "Ray decides which GPU an evaluation gets; say cuda.")
         check_resources(resources)
         storage = Path(config.storage_path).absolute() if config.storage_path else folder.absolute()
         check_nodes(next(path for path in (storage, *storage.parents) if path.exists()))
-        shared = storage / folder.name if config.storage_path else storage / "cluster"
+        shared = storage if config.storage_path else storage / "cluster"
         yield Sweep(config, resources, shared, _loggers(config, folder.name))
 
 

@@ -53,7 +53,7 @@ class EvaluatorWork:
 
 def weights_file(storage: Path, order: Order) -> Path:
     """Where the weights of an evaluation wait for the driver."""
-    return storage / WEIGHTS / f"{order.name}.safetensors"
+    return storage / WEIGHTS / f"{order.name}-{order.token}.safetensors"
 
 
 def _save(path: Path, weights: Mapping[str, Tensor]) -> None:

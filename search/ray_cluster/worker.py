@@ -6,7 +6,9 @@ simulate a hundred workers on one machine.
 
 from __future__ import annotations
 
+import importlib.metadata
 import json
+import secrets
 import traceback
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,6 +43,8 @@ class Order:
         gpu: GPUs of this evaluation.
         cpu: Cores of this evaluation.
         workers: Processes that share the training.
+        attempt: How many workers were lost with it before.
+        token: Different for each order: files of one that was believed dead are not those of the next.
     """
 
     candidate: str
@@ -53,14 +57,16 @@ class Order:
     gpu: float
     cpu: float
     workers: int
+    attempt: int
+    token: str
 
     @property
     def name(self) -> str:
-        """Of its files."""
+        """Of the evaluation."""
         return f"{self.candidate}-{self.rung}-{self.method}-{self.seed}"
 
     @classmethod
-    def of(cls, job: Job, resources: Resources, *, keep: bool) -> Order:
+    def of(cls, job: Job, resources: Resources, *, keep: bool, attempt: int = 0) -> Order:
         """Of a job and what it may occupy."""
         return cls(
             job.candidate.id,
@@ -73,6 +79,8 @@ class Order:
             resources.gpu,
             resources.cpu,
             resources.workers,
+            attempt,
+            secrets.token_hex(4),
         )
 
 
@@ -104,8 +112,15 @@ Plan = Callable[[Place], Work]
 class EvaluationTrial(tune.Trainable):
     """One evaluation per trial. What the evaluator raises is a result; only a lost process is an error."""
 
-    def setup(self, config: dict[str, Any], *, plan: Plan, storage: str) -> None:  # type: ignore[override]
-        """Prepare: once per process, which Tune then reuses for other trials."""
+    def setup(  # type: ignore[override]
+        self, config: dict[str, Any], *, plan: Plan, storage: str, versions: dict[str, str]
+    ) -> None:
+        """Prepare: once per process, which Tune then reuses for other trials.
+
+        Raises:
+            RuntimeError: If a library is not the driver's: nodes may join after the sweep was started.
+        """
+        _check_versions(versions)
         self._plan, self._shared = plan, Path(storage)
         self._work: Work | None = None
         self.reset_config(config)
@@ -129,6 +144,14 @@ class EvaluationTrial(tune.Trainable):
         except Exception:
             found = {"failure": traceback.format_exc()}
         return {"done": True, "node": ray.get_runtime_context().get_node_id(), **found}
+
+
+def _check_versions(versions: Mapping[str, str]) -> None:
+    for name, version in versions.items():
+        found = importlib.metadata.version(name)
+        if found != version:
+            address = ray.util.get_node_ip_address()  # type: ignore[no-untyped-call]
+            raise RuntimeError(f"{name} is {found} on node {address}, and {version} where the driver is.")
 
 
 def placement(
