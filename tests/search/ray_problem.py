@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import resource
 import signal
+import threading
 import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
@@ -86,8 +87,15 @@ def dies_once(first):
         os.kill(os.getpid(), signal.SIGKILL)
 
 
+def dies_afterwards(_):
+    threading.Timer(0.2, os.kill, (os.getpid(), signal.SIGKILL)).start()
+
+
 def dies_always(_):
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-MISDEEDS = {f.__name__: f for f in (raises, hangs, gives_nan, runs_out_of_memory, dies_once, dies_always)}
+MISDEEDS = {
+    f.__name__: f
+    for f in (raises, hangs, gives_nan, runs_out_of_memory, dies_once, dies_afterwards, dies_always)
+}

@@ -146,3 +146,38 @@ def test_rungs_may_need_different_resources(run_fake, local, tmp_path) -> None:
     )
     _, _, folder = run_fake(**SETTINGS, execute=work)
     assert facts(folder) == facts(local)
+
+
+@pytest.mark.usefixtures("nodes")
+def test_a_worker_that_dies_idle_costs_no_candidate(run_fake, local, tmp_path) -> None:
+    victims = [r.evaluation.candidate for r in read_evaluations(local) if r.evaluation.rung == 1]
+    plan = FakePlan(tmp_path, dict.fromkeys(victims[2:4], "dies_afterwards"))
+    _, _, folder = run_fake(**SETTINGS, execute=executor(tmp_path, plan, workers=1, retries=1))
+    assert facts(folder) == facts(local)
+
+
+@pytest.mark.usefixtures("nodes")
+def test_a_driver_that_can_not_record_stops_at_once(run_fake, tmp_path, monkeypatch) -> None:
+    def full(*_):
+        raise OSError("no space left on the device")
+
+    monkeypatch.setattr(Book, "tell", full)
+    plan = FakePlan(tmp_path, slow=2.0)
+    with pytest.raises(OSError, match="no space left"):
+        run_fake(**SETTINGS, execute=executor(tmp_path, plan))
+    assert len((tmp_path / "ends.txt").read_text().split()) <= 2
+    assert not list(tmp_path.rglob("*.pkl"))
+
+
+@pytest.mark.usefixtures("nodes")
+def test_processes_share_a_training(run_fake, tmp_path) -> None:
+    work = replace(
+        executor(tmp_path, FakePlan(tmp_path)),
+        resources={1: Resources(1), 2: Resources(2, workers=2)},
+    )
+    result, _, folder = run_fake(budget="3", final=1, max_rung=2, execute=work)
+    assert result.counts["rung-2"] >= 1
+    calls = Counter((tmp_path / "calls.txt").read_text().split())
+    trained = [name for name in keys(folder) if "-2-" in name]
+    assert {calls[name] for name in trained} == {2}
+    assert not (tmp_path / "cluster" / "train").exists()

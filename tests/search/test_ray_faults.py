@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import time
@@ -22,12 +23,15 @@ if TYPE_CHECKING:
 
 SETTINGS = ("--budget", "8", "--final", "2", "--final-seeds", "2", "--epochs", "4", "--seed", "4")
 PATIENCE = 240.0
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    CLIENT_PORT = free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def nodes():
     """A head that evaluates nothing, and two nodes that do; the drivers are processes of their own."""
-    with ray_fixtures.cluster(3, connect=False, num_cpus=0) as made:
+    with ray_fixtures.cluster(3, connect=False, num_cpus=0, ray_client_server_port=CLIENT_PORT) as made:
         yield made
 
 
@@ -137,6 +141,19 @@ def test_a_run_may_change_its_executor(nodes, tmp_path) -> None:
     assert output.splitlines()[-1].startswith("search.run: stopped; continue with: ")
     run(folder, "--resume", "--executor", "local")
     check_nothing_twice(folder)
+
+
+def test_over_the_ray_client_the_driver_runs_on_the_head(nodes, tmp_path) -> None:  # noqa: ARG001
+    folder = tmp_path / "run"
+    address = f"ray://127.0.0.1:{CLIENT_PORT}"
+    small = ("--budget", "3", "--max-rung", "1", "--epochs", "1", "--final", "1")
+    output = run(folder, *small, "--executor", "ray", "--address", address)
+    assert output.startswith("the driver runs on node ")
+    assert f"report: {folder}/report.html" in output
+    again = start(folder, *small, "--executor", "ray", "--address", address)
+    output, _ = again.communicate(timeout=PATIENCE)
+    assert again.returncode == 2
+    assert f"search.run: --out {folder}: exists already" in output
 
 
 def test_nothing_is_lost_where_the_object_store_is_full(run_fake, tmp_path) -> None:
