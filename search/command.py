@@ -16,6 +16,10 @@ BAD_INPUT = 2
 INTERRUPTED = 1
 
 
+class CutOffError(OptionError):
+    """A run lost what an option names, through nobody's fault; it can be continued."""
+
+
 def run_command(command: click.Command, name: str, argv: Sequence[str] | None = None) -> int:
     """Run ``command`` and turn what a user can mend into one line.
 
@@ -33,6 +37,8 @@ def run_command(command: click.Command, name: str, argv: Sequence[str] | None = 
         )
     except click.ClickException as error:
         return _say(name, error.format_message(), BAD_INPUT)
+    except CutOffError as error:
+        return _say(name, str(error), INTERRUPTED)
     except OptionError as error:
         return _say(name, str(error), BAD_INPUT)
     except (click.Abort, KeyboardInterrupt):

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from search.workplace import Workplace
 
 
-def announce(found: Survey) -> None:
+def announce(found: Survey, place: Workplace) -> None:
     """Say how good the dense network is, if it comes trained, and how long it will take."""
     found.precision.apply()
     task, metric = found.task, Metric(found.task.metric)
@@ -49,6 +49,7 @@ def announce(found: Survey) -> None:
         click.echo(f"dense network: {metric.value(score)} {metric.title} on holdout")
     seconds = measure_epoch(found)
     plan = forecast(found, seconds)
+    plan.at_once = max(1, place.places)
     plan.expect(expected_counts(found.config))
     if not task.pretrained:
         dense = duration(seconds * task.recipe.epochs)
@@ -108,6 +109,7 @@ def _search(
             on_stage=display.begin,
         )
         display.forecast.seconds_per_epoch = measure_epoch(found)
+        display.forecast.at_once = max(1, place.places)
     display.say(f"dense network: {metric.value(prepared.dense_score)} {metric.title} on holdout")
     display.expect(expected_counts(config))
     for line in plan_lines(display.forecast):

@@ -13,6 +13,7 @@ from optuna.storages import RDBStorage
 from psycopg.conninfo import conninfo_to_dict
 
 from evaluators.options import OptionError
+from search.command import CutOffError
 from search.journal import RUNGS, study_name
 
 if TYPE_CHECKING:
@@ -89,7 +90,7 @@ class Postgres:
                 self._lock = stack.enter_context(self._connect())
                 self._take(self._lock)
             stack.callback(self._let_go)
-            with self._refusing(_CUT_OFF):
+            with self._refusing(_CUT_OFF, CutOffError):
                 yield
 
     def open(self) -> BaseStorage:
@@ -149,7 +150,7 @@ class Postgres:
     def _check_lock(self, *_: object) -> None:
         """Before each transaction: without the lock, another driver may be at work."""
         assert self._lock is not None
-        with self._refusing(_CUT_OFF):
+        with self._refusing(_CUT_OFF, CutOffError):
             if self._is_lost:
                 raise psycopg.OperationalError("the connection was lost")
             self._lock.execute("SELECT 1")
@@ -160,12 +161,14 @@ class Postgres:
             self._is_lost = True
 
     @contextlib.contextmanager
-    def _refusing(self, what: str = "this database can not be used") -> Iterator[None]:
+    def _refusing(
+        self, what: str = "this database can not be used", kind: type[OptionError] = OptionError
+    ) -> Iterator[None]:
         """One line in the place of what the server, psycopg or SQLAlchemy say on many."""
         try:
             yield
         except (psycopg.Error, sqlalchemy.exc.SQLAlchemyError, StorageInternalError) as error:
-            raise OptionError("storage", self._address.url, f"{what} ({_cause(error)}).") from None
+            raise kind("storage", self._address.url, f"{what} ({_cause(error)}).") from None
 
 
 def _key(name: str) -> int:

@@ -195,7 +195,7 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
         with workplace(config, folder) as place:
             found = survey(config, place.detect)
             _say_found(found)
-            announce(found)
+            announce(found, place)
         return 0
     with storage.lock():
         if not resume and storage.exists():

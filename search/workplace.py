@@ -32,6 +32,11 @@ class Workplace(Protocol):
         """GPUs that one evaluation occupies, by rung."""
         ...
 
+    @property
+    def places(self) -> int:
+        """Evaluations at a time, as far as it is known now."""
+        ...
+
     def detect(self, device: str | None, dense_macs: int, has_convolutions: bool) -> Precision:
         """How evaluations compute there, as :meth:`evaluators.precision.Precision.detect`."""
         ...
@@ -51,6 +56,11 @@ class Here:
     def gpus(self) -> Mapping[int, float]:
         """One where there is one."""
         return dict.fromkeys((1, 2, 3), float(self._on_gpu))
+
+    @property
+    def places(self) -> int:
+        """One."""
+        return 1
 
     def detect(self, device: str | None, dense_macs: int, has_convolutions: bool) -> Precision:
         """What suits this machine."""

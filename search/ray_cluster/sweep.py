@@ -13,6 +13,7 @@ import ray
 from evaluators.options import OptionError
 from evaluators.precision import Precision
 from search.limits import Budget, parse_seconds
+from search.ray_cluster.capacity import Capacity
 from search.ray_cluster.connection import check_nodes, check_resources, connected, default_gpu
 from search.ray_cluster.executor import RayExecutor
 from search.ray_cluster.ladder_plan import LadderPlan
@@ -52,6 +53,11 @@ class Sweep:
     def gpus(self) -> Mapping[int, float]:
         """GPUs of one evaluation, by rung."""
         return {rung: needed.gpu for rung, needed in self.resources.items()}
+
+    @property
+    def places(self) -> int:
+        """As many as the nodes hold."""
+        return Capacity(self.resources, self.config.workers).places
 
     def detect(self, device: str | None, dense_macs: int, has_convolutions: bool) -> Precision:
         """What suits a worker, which may have a GPU where the driver has none."""

@@ -467,7 +467,7 @@ def test_a_server_that_stops_ends_the_run_in_one_line_and_resume_goes_on(
     with monkeypatch.context() as patch:
         patch.setattr(Book, "tell", cut)
         code, _, err = call("--storage", server.url(database), *SETTINGS)
-    assert code == 2
+    assert code == 1
     assert err.count("\n") == 1
     assert re.match(LOST, err.removeprefix("search.run: ").rstrip("\n"))
     assert call("--resume", "--storage", server.url(database))[0] == 0
