@@ -13,7 +13,7 @@ import moocore
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -38,10 +38,7 @@ def ranks(marks: Sequence[Mark]) -> NDArray[np.int64]:
     References:
         Deb et al., A Fast and Elitist Multiobjective Genetic Algorithm: NSGA-II, 2002.
     """
-    if not marks:
-        return np.empty(0, dtype=np.int64)
-    values, inverse = np.unique(_values(marks), axis=0, return_inverse=True)
-    return np.asarray(moocore.pareto_rank(values, maximise=_MAXIMISE), dtype=np.int64)[inverse.reshape(-1)]
+    return _ranks(_values(marks))
 
 
 def crowding(marks: Sequence[Mark]) -> NDArray[np.float64]:
@@ -53,15 +50,13 @@ def crowding(marks: Sequence[Mark]) -> NDArray[np.float64]:
     return _crowding(_values(marks), np.zeros(len(marks), dtype=np.int64))
 
 
-def ranked(marks: Sequence[Mark]) -> list[tuple[int, Mark]]:
+def ranked(marks: Sequence[Mark]) -> Iterator[tuple[int, Mark]]:
     """``(rank, mark)``, best first: by non-dominated rank, then larger crowding distance, then id."""
-    if not marks:
-        return []
-    values, ids = _values(marks), np.array([mark.id for mark in marks])
+    values, ids = _values(marks), np.array([mark.id for mark in marks], dtype=np.str_)
     order = np.lexsort((ids, values[:, 1], values[:, 0]))  # what has equal values is told apart by its id
-    rank_of = ranks(marks)[order]
+    rank_of = _ranks(values)[order]
     best = np.lexsort((ids[order], -_crowding(values[order], rank_of), rank_of))
-    return [(int(rank_of[i]), marks[order[i]]) for i in best]
+    return ((int(rank_of[i]), marks[order[i]]) for i in best)
 
 
 def front(marks: Iterable[Mark]) -> list[Mark]:
@@ -122,6 +117,16 @@ def _gap(mark: Mark, chosen: Sequence[Mark]) -> float:
     return min(abs(math.log(mark.macs / other.macs)) for other in chosen)
 
 
+def _ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
+    """``(n,)`` non-dominated ranks of ``(n, 2)`` values."""
+    if not len(values):
+        return np.empty(0, dtype=np.int64)
+    # Complex numbers sort by both parts, several times as fast as rows.
+    unique, inverse = np.unique(values[:, 0] + 1j * values[:, 1], return_inverse=True)
+    found = moocore.pareto_rank(np.column_stack((unique.real, unique.imag)), maximise=_MAXIMISE)
+    return np.asarray(found, dtype=np.int64)[inverse]
+
+
 def _crowding(values: NDArray[np.float64], rank_of: NDArray[np.int64]) -> NDArray[np.float64]:
     """``(n,)`` crowding distances of ``(n, 2)`` values, each among those of its rank."""
     distances = np.zeros(len(values))
@@ -138,4 +143,5 @@ def _crowding(values: NDArray[np.float64], rank_of: NDArray[np.int64]) -> NDArra
 
 
 def _values(marks: Sequence[Mark]) -> NDArray[np.float64]:
-    return np.array([[mark.macs, mark.score] for mark in marks], dtype=np.float64).reshape(-1, 2)
+    columns = ([mark.macs for mark in marks], [mark.score for mark in marks])
+    return np.array(columns, dtype=np.float64).T

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from search.front import ranked
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from search.front import Mark
 
@@ -22,12 +23,12 @@ def quota(num_evaluated: int, reduction: int = REDUCTION) -> int:
 
 def climbers(
     marks: Sequence[Mark], promoted: Collection[str], reduction: int = REDUCTION
-) -> list[tuple[int, Mark]]:
+) -> Iterator[tuple[int, Mark]]:
     """``(rank, mark)`` of those that climb now, best first; arguments as in :func:`promotable`."""
     room = quota(len(marks), reduction) - len(promoted)
     if room <= 0:
-        return []
-    return [(rank, mark) for rank, mark in ranked(marks) if mark.id not in promoted][:room]
+        return iter(())
+    return islice(((rank, mark) for rank, mark in ranked(marks) if mark.id not in promoted), room)
 
 
 def promotable(marks: Sequence[Mark], promoted: Collection[str], reduction: int = REDUCTION) -> list[str]:

@@ -180,8 +180,8 @@ class Schedule:
         climbed, beside = self._climbed()
         if not self._may_climb(climbed, rest):
             return None
-        waiting = climbers(self._coarse(beside), climbed)
-        return self._climb(*waiting[0]) if waiting else None
+        best = next(climbers(self._coarse(beside), climbed), None)
+        return None if best is None else self._climb(*best)
 
     def _coarse(self, beside: set[str]) -> list[Mark]:
         """Rung 1 as promotions see it, without what stands on rung 2 as a control only."""
