@@ -202,7 +202,7 @@ class Book:
 
     def tell(self, proposal: Proposal, record: Record) -> None:
         """Finish a proposal with its evaluation; telling again changes nothing."""
-        if self._studies[1].get_trials(deepcopy=False)[proposal.trial].state.is_finished():
+        if self._storage.get_trial(self._trial_id(proposal.trial)).state.is_finished():
             return
         self._attach(proposal.trial, "record", _encode(record))
         self._finish(proposal.trial, record.evaluation)
@@ -281,7 +281,11 @@ class Book:
         return True
 
     def _attach(self, trial: int, key: str, value: object) -> None:
-        self._storage.set_trial_user_attr(self._trials(1)[trial]._trial_id, key, value)
+        self._storage.set_trial_user_attr(self._trial_id(trial), key, value)
+
+    def _trial_id(self, number: int) -> int:
+        """Of a trial of rung 1, without a list of all."""
+        return self._storage.get_trial_id_from_study_id_trial_number(self._studies[1]._study_id, number)
 
     def _finish(self, trial: int, evaluation: Evaluation | None) -> None:
         if evaluation is None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -22,6 +23,7 @@ from search.storage import storage_of
 from search.study import Book
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from pathlib import Path
 
 #: Where a kill can strike: object, attribute, and whether the call is finished first.
@@ -65,9 +67,15 @@ def main(folder: Path, budget: str, max_rung: int, storage: str | None) -> None:
 
 
 def start(
-    folder: Path, budget: str, max_rung: int, kill: tuple[str, int] | None, storage: str | None = None
+    folder: Path,
+    budget: str,
+    max_rung: int,
+    kill: tuple[str, int] | None,
+    storage: str | None = None,
+    environment: Mapping[str, str] | None = None,
 ) -> None:
-    """Entry point of the process."""
+    """Entry point of the process; the server that forks it may have started with another environment."""
+    os.environ.update(environment or {})
     if kill:
         owner, name, finished_first = POINTS[kill[0]]
         kill_at(owner, name, kill[1], finished_first=finished_first)

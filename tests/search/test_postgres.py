@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 pytest.importorskip("psycopg")
 pytestmark = pytest.mark.skipif(bool(postgres_server.missing()), reason=str(postgres_server.missing()))
 
+PASSWORD = {"PGPASSWORD": postgres_server.PASSWORD}
 KILLED = -signal.SIGKILL
 FRESH = multiprocessing.get_context("forkserver")
 
@@ -76,7 +77,6 @@ def storage(url: str, name: str = "run") -> Postgres:
 def _forks() -> None:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
-        patch.setenv("PGPASSWORD", postgres_server.PASSWORD)
         FRESH.set_forkserver_preload(["driver", "psycopg"])
         multiprocessing.forkserver.ensure_running()
 
@@ -84,7 +84,7 @@ def _forks() -> None:
 @pytest.fixture
 def drive(_forks: None) -> Callable[..., int]:
     def drive(folder: Path, url: str | None, kill: tuple[str, int] | None = None) -> int:
-        process = FRESH.Process(target=driver.start, args=(folder, "12", 3, kill, url))
+        process = FRESH.Process(target=driver.start, args=(folder, "12", 3, kill, url, PASSWORD))
         process.start()
         process.join()
         return process.exitcode
@@ -101,7 +101,7 @@ def facts(folder: Path) -> tuple[dict, list]:
 @pytest.fixture(scope="module")
 def journal(tmp_path_factory: pytest.TempPathFactory, _forks: None) -> Path:
     folder = tmp_path_factory.mktemp("journal") / "run"
-    process = FRESH.Process(target=driver.start, args=(folder, "12", 3, None))
+    process = FRESH.Process(target=driver.start, args=(folder, "12", 3, None, None, PASSWORD))
     process.start()
     process.join()
     assert process.exitcode == 0
