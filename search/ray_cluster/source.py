@@ -107,7 +107,7 @@ class Source(Searcher):
         self._said_no_room = time.monotonic() - _SAY_AGAIN + _SHARED_DELAY
         self._asked_for: Resources | None = None
         self._ended: deque[float] = deque()
-        self._clock = time.monotonic()
+        self._start = self._clock = time.monotonic()
 
     def suggest(self, trial_id: str) -> Any:
         """The next job, as values; ``None`` while there is none or no room."""
@@ -133,11 +133,11 @@ class Source(Searcher):
         self._reasons[trial_id] = reason
 
     def evaluations_per_minute(self) -> float:
-        """Of the last minute."""
+        """Of the last minute, or of as much as there was."""
         now = time.monotonic()
         while self._ended and now - self._ended[0] > _PACE_WINDOW:
             self._ended.popleft()
-        return len(self._ended) * 60 / _PACE_WINDOW
+        return len(self._ended) * 60 / min(max(now - self._start, 1.0), _PACE_WINDOW)
 
     def close(self) -> None:
         """Count the time until now, and want no more nodes."""

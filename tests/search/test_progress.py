@@ -9,7 +9,7 @@ from evaluators.evaluation import Evaluation
 from search.config import RunConfig
 from search.forecast import Forecast, expected_counts
 from search.limits import Budget
-from search.progress import Display
+from search.progress import Display, Fleet
 from search.report.words import Metric
 from search.show import plan_lines
 from search.study import Record
@@ -93,3 +93,16 @@ def test_a_terminal_shows_what_is_evaluated_and_the_best_under_each_share() -> N
             console.print(display._render())
     assert "rung 1: xyz, refit  step 3/7" in shown.get()
     assert "best on rung 1 under MACs: 95.00% at 75%, 80.00% at 50%, - at 25%" in shown.get()
+
+
+def test_several_workers_are_a_line_of_the_display_and_share_the_time_left() -> None:
+    out = io.StringIO()
+    forecast = Forecast({(1, "refit"): 1.0}, seconds_per_epoch=2.0)
+    with Display(Console(file=out, width=200), DENSE, forecast, Metric("top1")) as display:
+        display.expect({1: 40, 2: 0, 3: 0})
+        alone = forecast.parts()[1]
+        display.fleet(Fleet(running=6, places=8, nodes=3, per_minute=34.2, failures=1))
+        assert forecast.parts()[1] == alone / 8
+        console = Console(file=out, width=200, force_terminal=True)
+        console.print(display._render())
+    assert "6 of 8 places busy on 3 nodes, 34 evaluations/min, 1 failed" in out.getvalue()
