@@ -44,12 +44,12 @@ def connected(address: str | None) -> Iterator[None]:
     Raises:
         OptionError: If nobody answers there, or Ray's or Python's versions differ.
     """
-    if ray.is_initialized():
-        yield
-        return
     address = resolved(address)
     if address not in ("auto", "local"):
         _check_reachable(address)
+    if ray.is_initialized():
+        yield
+        return
     options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
         ray.init(
