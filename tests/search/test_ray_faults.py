@@ -23,15 +23,12 @@ if TYPE_CHECKING:
 
 SETTINGS = ("--budget", "8", "--final", "2", "--final-seeds", "2", "--epochs", "4", "--seed", "4")
 PATIENCE = 240.0
-with socket.socket() as free:
-    free.bind(("127.0.0.1", 0))
-    CLIENT_PORT = free.getsockname()[1]
 
 
 @pytest.fixture(scope="module")
 def nodes():
     """A head that evaluates nothing, and two nodes that do; the drivers are processes of their own."""
-    with ray_fixtures.cluster(3, connect=False, num_cpus=0, ray_client_server_port=CLIENT_PORT) as made:
+    with ray_fixtures.cluster(3, connect=False, num_cpus=0) as made:
         yield made
 
 
@@ -143,14 +140,23 @@ def test_a_run_may_change_its_executor(nodes, tmp_path) -> None:
     check_nothing_twice(folder)
 
 
-def test_over_the_ray_client_the_driver_runs_on_the_head(nodes, tmp_path) -> None:  # noqa: ARG001
+@pytest.fixture
+def client_address():
+    """Of a cluster with a server for Ray clients; two of them on one machine take each other's ports."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    with ray_fixtures.cluster(2, connect=False, num_cpus=0, ray_client_server_port=port):
+        yield f"ray://127.0.0.1:{port}"
+
+
+def test_over_the_ray_client_the_driver_runs_on_the_head(client_address, tmp_path) -> None:
     folder = tmp_path / "run"
-    address = f"ray://127.0.0.1:{CLIENT_PORT}"
     small = ("--budget", "3", "--max-rung", "1", "--epochs", "1", "--final", "1")
-    output = run(folder, *small, "--executor", "ray", "--address", address)
+    output = run(folder, *small, "--executor", "ray", "--address", client_address)
     assert output.startswith("the driver runs on node ")
     assert f"report: {folder}/report.html" in output
-    again = start(folder, *small, "--executor", "ray", "--address", address)
+    again = start(folder, *small, "--executor", "ray", "--address", client_address)
     output, _ = again.communicate(timeout=PATIENCE)
     assert again.returncode == 2
     assert f"search.run: --out {folder}: exists already" in output
