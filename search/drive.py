@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 from typing import TYPE_CHECKING
 
@@ -29,8 +28,6 @@ if TYPE_CHECKING:
     from search.problem import Clock, Problem
     from search.progress import Progress
     from search.storage import Storage
-
-logger = logging.getLogger(__name__)
 
 _FINISHED = "finished"
 

@@ -24,8 +24,6 @@ if TYPE_CHECKING:
 
     from search.ray_cluster.resources import Resources
 
-logger = logging.getLogger(__name__)
-
 #: A node answers in a second; the first worker process of a fresh one has to start.
 _PROBE_SECONDS = 60.0
 

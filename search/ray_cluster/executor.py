@@ -57,7 +57,8 @@ class RayExecutor:
         """Make every evaluation that is wanted.
 
         Raises:
-            RuntimeError: Where every evaluation so far failed.
+            RuntimeError: Where every evaluation so far failed, or workers are lost whatever they do.
+            Exception: What kept the driver from recording.
         """
         self.storage.mkdir(parents=True, exist_ok=True)
         logging.getLogger("ray.tune").setLevel(logging.CRITICAL)  # what failed is told by us

@@ -12,7 +12,7 @@ from evaluators.options import OptionError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
-_FORM = "give [RUNG:]gpu=G,cpu=C, such as gpu=0.25,cpu=4 or 3:gpu=4,cpu=16."
+_FORM = "give [RUNG:]gpu=G,cpu=C[,workers=W], such as gpu=0.25,cpu=4 or 3:gpu=4,cpu=16."
 
 #: Shares of a GPU are stored by Ray in steps of a ten-thousandth.
 _ROUNDING = 1e-4
