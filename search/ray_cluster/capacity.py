@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping
 
     from search.ray_cluster.resources import Resources
 
@@ -54,6 +54,7 @@ class Capacity:
         self._resources, self._limit = resources, limit
         self._places: dict[Resources, int] = {}
         self._asked = -_FRESH
+        self._told: dict[str, str] = {}
         self.nodes: list[Node] = []
 
     @property
@@ -62,6 +63,21 @@ class Capacity:
         self._refresh()
         most = max(self._places.values(), default=0)
         return most if self._limit is None else min(most, self._limit)
+
+    def changes(self) -> Iterator[str]:
+        """A line for each node that left or joined since the last call; the first call has none."""
+        self._refresh()
+        nodes = {node.id: node.address for node in self.nodes}
+        if not nodes:
+            return
+        before, self._told = self._told, nodes
+        if not before:
+            return
+        now = f"{len(nodes)} nodes, {self.places} evaluations at a time"
+        for gone in before.keys() - nodes.keys():
+            yield f"node {before[gone]} left: {now}"
+        for new in nodes.keys() - before.keys():
+            yield f"node {nodes[new]} joined: {now}"
 
     def has_room(self, running: Iterable[Resources]) -> bool:
         """Whether beside those that run another one of the smallest kind has a place."""

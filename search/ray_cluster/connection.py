@@ -8,6 +8,7 @@ import os
 import platform
 import secrets
 import shutil
+import time
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
 
 #: A node answers in a second; the first worker process of a fresh one has to start.
 _PROBE_SECONDS = 60.0
+#: To join, and seconds between two of them.
+_ATTEMPTS, _PAUSE_SECONDS = 3, 2.0
 
 #: Tune changes into a folder of the trial otherwise, where relative paths of a user's task mean nothing.
 _WORKER_ENVIRONMENT = {"RAY_CHDIR_TO_TRIAL_DIR": "0", "OMP_WAIT_POLICY": "PASSIVE"}
@@ -48,17 +51,10 @@ def connected(address: str | None) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
-    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
     try:
-        ray.init(
-            address=address,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env={"env_vars": _WORKER_ENVIRONMENT},
-            **options,
-        )
+        _join(address)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise OptionError("address", address, _first_line(error) + _hint()) from error
+        raise OptionError("address", address, _one_line(error) + _hint()) from error
     try:
         yield
     finally:
@@ -114,6 +110,26 @@ def check_resources(resources: Mapping[int, Resources]) -> None:
 def default_gpu() -> float:
     """One GPU for each evaluation where the cluster has any."""
     return 1.0 if any(node.resources.get("GPU") for node in living_nodes()) else 0.0
+
+
+def _join(address: str) -> None:
+    options: dict[str, Any] = {"include_dashboard": False} if address == "local" else {}
+    for attempt in range(1, _ATTEMPTS + 1):
+        try:
+            ray.init(
+                address=address,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+                runtime_env={"env_vars": _WORKER_ENVIRONMENT},
+                **options,
+            )
+        except ConnectionAbortedError:
+            # Somebody is there, but the server process that the head starts for each client did not come up.
+            if attempt == _ATTEMPTS:
+                raise
+            time.sleep(_PAUSE_SECONDS)
+        else:
+            return
 
 
 def _autoscaled() -> dict[str, float] | None:
@@ -197,6 +213,9 @@ def _hint() -> str:
     return " If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; --address local starts one."
 
 
-def _first_line(error: BaseException) -> str:
-    text = " ".join(str(error).split())
+def _one_line(error: BaseException) -> str:
+    """Without the lines of a traceback of the server's, which ends with the cause."""
+    text, _, trace = str(error).partition("Traceback (most recent call last):")
+    cause = trace.strip().splitlines()[-1:]
+    text = " ".join([*text.split(), *cause])
     return text if len(text) < 300 else text[:300] + "..."

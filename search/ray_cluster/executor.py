@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import shutil
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from typing import TYPE_CHECKING
 
 from ray import tune
@@ -53,6 +53,11 @@ class RayExecutor:
     retries: int = 3
     callbacks: Sequence[Callback] = ()
 
+    @cached_property
+    def _capacity(self) -> Capacity:
+        """Of all sweeps of a run: who left between two of them is told too."""
+        return Capacity(self.resources, self.workers)
+
     def __call__(self, run: Run, jobs: Jobs) -> None:
         """Make every evaluation that is wanted.
 
@@ -66,7 +71,7 @@ class RayExecutor:
             run,
             jobs,
             self.resources,
-            Capacity(self.resources, self.workers),
+            self._capacity,
             self.storage,
             self.workers,
             f"{self.timeout or 0:g} s",

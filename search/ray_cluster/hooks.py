@@ -15,12 +15,9 @@ from ray.tune.schedulers import TrialScheduler
 from search.progress import Fleet
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from ray.actor import ActorHandle
     from ray.tune.experiment import Trial
 
-    from search.ray_cluster.capacity import Capacity
     from search.ray_cluster.source import Source
 
 #: Characters of a reason.
@@ -114,7 +111,6 @@ class Watch(Callback):
     def __init__(self, source: Source, timeout: float | None) -> None:
         self._source, self._timeout = source, timeout
         self._since: dict[str, tuple[float, Trial]] = {}
-        self._nodes: dict[str, str] | None = None
         self._looked = 0.0
 
     def __getstate__(self) -> dict[str, Any]:
@@ -159,27 +155,17 @@ class Watch(Callback):
 
     def _tell(self) -> None:
         source, capacity = self._source, self._source.capacity
-        nodes = {node.id: node.address for node in capacity.nodes}
         source.run.progress.fleet(
             Fleet(
                 len(source.running),
                 capacity.places,
-                len(nodes),
+                len(capacity.nodes),
                 source.evaluations_per_minute(),
                 source.run.book.num_failures(),
             )
         )
-        if self._nodes is not None:
-            for gone in self._nodes.keys() - nodes.keys():
-                source.run.progress.say(f"node {self._nodes[gone]} left: {_count(nodes, capacity)}")
-            for new in nodes.keys() - self._nodes.keys():
-                source.run.progress.say(f"node {nodes[new]} joined: {_count(nodes, capacity)}")
-        if nodes:
-            self._nodes = nodes
-
-
-def _count(nodes: Mapping[str, str], capacity: Capacity) -> str:
-    return f"{len(nodes)} nodes, {capacity.places} evaluations at a time"
+        for line in capacity.changes():
+            source.run.progress.say(line)
 
 
 def trial_name(trial: Trial) -> str:
