@@ -1,0 +1,79 @@
+"""``latency.json`` of a run folder: what networks of a run took, on one machine or several."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+FILE = "latency.json"
+SCHEMA = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Measurement:
+    """What one network took in one way of running it.
+
+    Attributes:
+        id: The point's id, or ``dense``.
+        backend: ``eager``, ``compile`` or ``onnxruntime``.
+        device: ``cpu``, or the name of the GPU.
+        threads: CPU threads.
+        batch: Examples at a time.
+        median_ms: Of one batch; lower is better.
+        spread_ms: Between the quartiles.
+        ratio: To the dense network, measured in turns with it; 1 for the dense network itself.
+        repeats: Timed runs.
+        machine: Where: the CPU's or GPU's name.
+    """
+
+    id: str
+    backend: str
+    device: str
+    threads: int
+    batch: int
+    median_ms: float
+    spread_ms: float
+    ratio: float
+    repeats: int
+    machine: str
+
+
+def read_latencies(folder: Path) -> tuple[Measurement, ...]:
+    """What was measured of a run's networks; empty where nothing was.
+
+    Raises:
+        ValueError: If the file is not what it should be.
+    """
+    path = folder / FILE
+    if not path.is_file():
+        return ()
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["schema"] != SCHEMA:
+            raise ValueError(f"`schema` must be {SCHEMA}")
+        found = tuple(Measurement(**row) for row in raw["measurements"])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{FILE} can not be read ({error})") from error
+    for row in found:
+        numbers = (row.threads, row.batch, row.median_ms, row.spread_ms, row.ratio, row.repeats)
+        if not all(isinstance(n, int | float) and math.isfinite(n) and n >= 0 for n in numbers):
+            raise ValueError(f"{FILE}: {row.id!r} needs finite numbers")
+    return found
+
+
+def write_latencies(folder: Path, measurements: Sequence[Measurement]) -> None:
+    """Write the file, whole or not at all; what it held of others stays, the same measurement is replaced."""
+    kept = {
+        (m.id, m.backend, m.device, m.threads, m.batch, m.machine): m
+        for m in (*read_latencies(folder), *measurements)
+    }
+    document = {"schema": SCHEMA, "measurements": [asdict(m) for m in kept.values()]}
+    partial = folder / f"{FILE}.partial"
+    partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+    partial.replace(folder / FILE)
