@@ -20,20 +20,25 @@ class CutOffError(OptionError):
     """A run lost what an option names, through nobody's fault; it can be continued."""
 
 
-def run_command(command: click.Command, name: str, argv: Sequence[str] | None = None) -> int:
+def run_command(
+    command: click.Command, name: str, argv: Sequence[str] | None = None, program: str | None = None
+) -> int:
     """Run ``command`` and turn what a user can mend into one line.
 
     Args:
         command: What to run; an integer that it returns is the exit code.
-        name: Shown in ``--help`` and before every message, e.g. ``search.pick``.
+        name: Before every message, e.g. ``search.pick``.
         argv: Arguments without the program's name; those of the process when ``None``.
+        program: Shown in ``--help``; ``python -m`` and the name when ``None``.
 
     Returns:
         Exit code: 0 done, 2 bad input, 1 interrupted. Any other exception is a defect and propagates.
     """
     try:
         outcome = command.main(
-            args=None if argv is None else list(argv), prog_name=f"python -m {name}", standalone_mode=False
+            args=None if argv is None else list(argv),
+            prog_name=program or f"python -m {name}",
+            standalone_mode=False,
         )
     except click.ClickException as error:
         return _say(name, error.format_message(), BAD_INPUT)

@@ -23,6 +23,7 @@ from search.limits import memory_bytes
 from search.problem import Clock, Problem
 from search.progress import Display
 from search.report.words import Metric, duration
+from search.scalars import Scalars
 from search.seeds import Knowledge
 from search.show import plan_lines
 from search.survey import Survey, forecast, measure_epoch
@@ -77,7 +78,13 @@ def conduct(console: Console, folder: Path, found: Survey, place: Workplace, sto
         found.precision.apply()
         plan = forecast(found, None)
         metric = Metric(found.task.metric)
-        with Display(console, found.space.macs(found.space.dense), plan, metric) as display:
+        dense_macs = found.space.macs(found.space.dense)
+        with contextlib.ExitStack() as opened:
+            listeners = []
+            if "tensorboard" in (found.config.loggers or ("tensorboard",)):
+                scalars = opened.enter_context(Scalars(folder, found.task.metric, dense_macs))
+                listeners.append(scalars.evaluated)
+            display = opened.enter_context(Display(console, dense_macs, plan, metric, listeners))
             return _search(display, folder, found, clock, place, storage)
 
 

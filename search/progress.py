@@ -15,6 +15,7 @@ from rich.text import Text
 from search.report.words import duration
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
     from types import TracebackType
 
     from rich.console import RenderableType
@@ -107,12 +108,20 @@ class Display:
         dense_macs: Multiply-adds of the dense network.
         forecast: Time left.
         metric: How scores are written.
+        listeners: Hear of every evaluation too.
     """
 
-    def __init__(self, console: Console, dense_macs: int, forecast: Forecast, metric: Metric) -> None:
+    def __init__(
+        self,
+        console: Console,
+        dense_macs: int,
+        forecast: Forecast,
+        metric: Metric,
+        listeners: Sequence[Callable[[Record], None]] = (),
+    ) -> None:
         self.console = console
         self.forecast = forecast
-        self._dense_macs, self._metric = dense_macs, metric
+        self._dense_macs, self._metric, self._listeners = dense_macs, metric, listeners
         self._best: dict[tuple[int, float], float] = {}
         self._what, self._since, self._steps = "starting", time.monotonic(), ""
         self._fleet, self._fleet_said = "", time.monotonic()
@@ -144,6 +153,8 @@ class Display:
 
     def evaluated(self, record: Record) -> None:
         """Count it, remember the best, and without a terminal print a line."""
+        for listener in self._listeners:
+            listener(record)
         evaluation = record.evaluation
         self.forecast.evaluated(evaluation, self._dense_macs)
         share = evaluation.macs / self._dense_macs

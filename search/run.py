@@ -20,6 +20,7 @@ from search.command import INTERRUPTED, run_command
 from search.conduct import announce, conduct
 from search.config import EXTENDABLE, RunConfig, check_equal, option_name
 from search.drive import finished_result
+from search.help import SectionedCommand
 from search.journal import RUNGS
 from search.limits import Budget, memory_bytes
 from search.ray_cluster.options import CLUSTER_FIELDS, check_cluster_options, cluster_options
@@ -43,11 +44,49 @@ _EXAMPLES = """\b
 Examples:
   python -m search.run --budget 40
   python -m search.run --resume --budget 80
-  python -m search.run --task cifar10 --model resnet20 --weights resnet20.th --holdout test:0.5 --max-rung 1
+  python -m search.run --task cifar10 --model resnet20 --weights resnet20.th
 """
 
 
-@click.command(context_settings={"max_content_width": 110}, epilog=_EXAMPLES)
+#: Options in ``--help-all``; the first section is what ``--help`` shows.
+_SECTIONS = {
+    "Options of every day": (
+        "task",
+        "model",
+        "weights",
+        "data_root",
+        "out",
+        "budget",
+        "max_rung",
+        "macs",
+        "final",
+        "seed",
+        "executor",
+        "resume",
+        "dry_run",
+    ),
+    "What may be pruned": (
+        "divisor",
+        "smallest",
+        "include",
+        "exclude",
+        "ignore",
+        "divisor_of",
+        "smallest_of",
+    ),
+    "How it is searched": ("holdout", "criteria", "criterion_per_group", "statistics_memory", "sampler"),
+    "How networks are trained": ("final_seeds", "device", "epochs", "lr", "batch_size"),
+    "Record": ("storage", "loggers"),
+    "On a Ray cluster": ("address", "resources", "workers", "storage_path", "timeout", "retries"),
+}
+
+
+@click.command(
+    cls=SectionedCommand,
+    sections=_SECTIONS,
+    context_settings={"max_content_width": 110},
+    epilog=_EXAMPLES,
+)
 @click.option(
     "--task",
     metavar="NAME",

@@ -169,7 +169,7 @@ class Watch(Callback):
 
 
 def trial_name(trial: Trial) -> str:
-    """Readable in TensorBoard, and different for each evaluation of a run."""
+    """Readable where Tune's loggers tell it, and different for each evaluation of a run."""
     again = f"-again-{trial.config['attempt']}" if trial.config["attempt"] else ""
     return "{candidate}-{rung}-{method}-{seed}".format(**trial.config) + again
 

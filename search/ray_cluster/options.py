@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 _Command = TypeVar("_Command", bound="Callable[..., Any]")
 
 EXECUTORS = ("local", "ray")
-#: Whom Tune tells of every evaluation: ``--logger``.
-LOGGERS = ("tensorboard", "mlflow", "wandb", "none")
+#: Who is told of every evaluation: ``--logger``. The last two are told by Tune.
+LOGGERS = ("tensorboard", "none", "mlflow", "wandb")
 
 _OPTIONS = (
     click.option(
@@ -68,7 +68,8 @@ _OPTIONS = (
         "loggers",
         multiple=True,
         metavar="NAME",
-        help=f"Who is told by Tune: {', '.join(LOGGERS)} (repeatable); tensorboard by default.",
+        help="Who is told of every trial: tensorboard (the default), none, and on Ray mlflow or wandb "
+        "(repeatable).",
     ),
 )
 
@@ -116,7 +117,7 @@ def check_cluster_options(config: RunConfig) -> None:
     given |= {
         "storage-path": config.storage_path,
         "timeout": config.timeout,
-        "logger": ",".join(config.loggers),
+        "logger": ",".join(name for name in config.loggers if name not in LOGGERS[:2]),
     }
     for option, value in given.items():
         if value:

@@ -124,22 +124,14 @@ def _loggers(config: RunConfig, run: str) -> list[Callback]:
     Raises:
         OptionError: If one's library is not installed.
     """
-    made = {"tensorboard": _tensorboard, "mlflow": _mlflow, "wandb": _wandb}
+    made = {"mlflow": _mlflow, "wandb": _wandb}
     found = []
-    for name in config.loggers or ("tensorboard",):
-        if name == "none":
-            continue
+    for name in (name for name in made if name in config.loggers):
         try:
             found.append(made[name](run))
         except (ImportError, RuntimeError) as error:
             raise OptionError("logger", name, f"can not be used: {error}.") from error
     return found
-
-
-def _tensorboard(_: str) -> Callback:
-    from ray.tune.logger import TBXLoggerCallback
-
-    return TBXLoggerCallback()  # type: ignore[no-untyped-call]
 
 
 def _mlflow(run: str) -> Callback:
