@@ -37,6 +37,7 @@ class Dot:
         id: The candidate's.
         rung: Fidelity of the score.
         macs: Multiply-adds for a batch of one.
+        params: Number of parameters.
         score: Holdout score; higher is better.
         origin: Who proposed it.
     """
@@ -44,6 +45,7 @@ class Dot:
     id: str
     rung: int
     macs: int
+    params: int
     score: float
     origin: str
 
@@ -196,6 +198,7 @@ def dots(records: Iterable[Record]) -> tuple[Dot, ...]:
             id=candidate,
             rung=rung,
             macs=first[rung, candidate].evaluation.macs,
+            params=first[rung, candidate].evaluation.params,
             score=max(fmean(values) for values in by_method.values()),
             origin=first[rung, candidate].origin,
         )
