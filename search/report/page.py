@@ -173,8 +173,8 @@ def _description(run: Run, metric: words.Metric) -> str:
     ]
     return (
         f"Scores against sizes. The dense network scores {metric.value(dense.score)} on holdout. "
-        f"The front has {len(points)} networks, from {ends[0]} to {ends[1]}. The table of all networks has the numbers and "
-        "chooses points, too."
+        f"The front has {len(points)} networks, from {ends[0]} to {ends[1]}. "
+        "The table of all networks has the numbers and chooses points, too."
     )
 
 
