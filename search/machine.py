@@ -10,7 +10,7 @@ import torch
 
 
 def this_machine() -> dict[str, str]:
-    """Processor, cores that this process may use, memory, GPUs, system, Python; what is not known is left out."""
+    """Processor, usable cores, memory, GPUs, system and Python; what is not known is left out."""
     found = {
         "processor": _processor(),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),

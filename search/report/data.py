@@ -32,8 +32,8 @@ if TYPE_CHECKING:
 
 
 _PROVISIONAL = (
-    "Provisional: the run has not finished. All scores are those on holdout: test is read once, when the front "
-    "is final."
+    "Provisional: the run has not finished. All scores are those on holdout: test is read once, when the "
+    "front is final."
 )
 _OUTDATED = "The run goes on: its budget was raised after this front was final."
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from search.report.data import Gap
     from search.result import Comparison, Dense, Point, Result, RungCorrelation, Summary
@@ -74,7 +74,7 @@ class Metric:
         return f"{self.title}, points" if self.is_fraction else f"difference of {self.title}"
 
     def interval(self, low: float, high: float) -> str:
-        """A 95% interval of a difference, e.g. ``95% interval −0.12 to +0.31``."""
+        """A 95% interval of a difference, e.g. ``95% interval -0.12 to +0.31``."""
         return f"95% interval {self.signed(low)} to {self.signed(high)}"
 
     def summary(self, summary: Summary) -> str:
@@ -161,6 +161,15 @@ def reach(result: Result) -> str | None:
         f"On holdout the front stays within one point of the dense network down to "
         f"{share(least.macs, result.dense.macs)} of its MACs."
     )
+
+
+def main_comparisons(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """For each control the comparison on test, or on holdout where test was not read."""
+    chosen: dict[str, Comparison] = {}
+    for comparison in comparisons:
+        if comparison.control not in chosen or comparison.split == "test":
+            chosen[comparison.control] = comparison
+    return list(chosen.values())
 
 
 def verdict(comparison: Comparison, metric: Metric) -> str:
