@@ -69,6 +69,7 @@ class RunConfig:
         precision: Not an option: number format, layout and threads, reused when the run is resumed.
         recipe: Not an option: how the task trains, for the reader.
         versions: Not an option: of the libraries that the run started with; a change only warns.
+        machine: Not an option: that the run was started on, for the reader.
     """
 
     task: str = "digits"
@@ -115,6 +116,7 @@ class RunConfig:
     precision: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str] = field(default_factory=dict)
+    machine: dict[str, str] = field(default_factory=dict)
 
     @property
     def training_seeds(self) -> range:
@@ -179,6 +181,7 @@ DERIVED = (
     "precision",
     "recipe",
     "versions",
+    "machine",
 )
 
 #: Options whose names are not those of their fields.

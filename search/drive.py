@@ -15,6 +15,7 @@ from search.local import execute as execute_here
 from search.report import write_report
 from search.result import Result
 from search.schedule import Schedule
+from search.start import note_start
 from search.storage import storage_of
 from search.study import Book, find_study
 from search.weights import Weights
@@ -65,6 +66,7 @@ def drive(
     book = Book(storage.open(), encoding.distributions, storage.study_name)
     weights = Weights(folder / "finals", problem)
     run = Run(problem, config, encoding, book, weights, progress, clock, gpus or {})
+    note_start(book, problem, warnings)
     progress.expect(expected_counts(config))
     for record in book.all_records():
         progress.evaluated(record)
@@ -76,7 +78,7 @@ def drive(
     result = finish(run, contenders, folder, warnings)
     progress.begin("writing the report")
     with clock.phase("report"):
-        write_report(folder, storage)
+        write_report(folder, storage, ends_run=True)
     result = write_front(result, clock.totals(), folder)
     run.weights.clear()
     shutil.rmtree(folder / TRAININGS, ignore_errors=True)

@@ -13,7 +13,7 @@ from scipy import stats
 from evaluators.evaluation import METHODS
 from search.correlation import rung_correlations
 from search.finals import CONTROLS
-from search.front import REFERENCE, Mark, front, hypervolume
+from search.front import REFERENCE, Mark, front, hypervolume, reference_score
 from search.journal import RUNGS
 from search.result import Comparison, Dense, Hypervolume, Point, Result, Summary
 from spaces.surgery import write_architecture
@@ -73,6 +73,7 @@ def finish(run: Run, contenders: Sequence[Contender], folder: Path, warnings: Se
         points = [_point(j, scores, saved=j.mark in final) for j in judged]
     proposed = sorted((p for p in points if p.control_of is None), key=lambda p: (p.macs, p.score, p.id))
     ids = {mark.id for mark in final}
+    worst = reference_score([dense.score, *(j.mark.score for j in judged)])
     result = Result(
         task=run.problem.task,
         metric=run.problem.metric,
@@ -80,7 +81,7 @@ def finish(run: Run, contenders: Sequence[Contender], folder: Path, warnings: Se
         points=tuple(p for p in proposed if p.id in ids),
         dominated=tuple(p for p in proposed if p.id not in ids),
         controls=tuple(p for p in points if p.control_of is not None),
-        hypervolume=Hypervolume(hypervolume(final, dense.macs), dict(REFERENCE)),
+        hypervolume=Hypervolume(hypervolume(final, dense.macs, worst), REFERENCE | {"score": worst}),
         comparisons=tuple(compare(points, kind, split) for kind in CONTROLS for split in ("holdout", "test")),
         counts={f"rung-{rung}": _count(run.book.records(rung)) for rung in RUNGS},
         seconds={},

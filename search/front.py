@@ -65,12 +65,17 @@ def front(marks: Iterable[Mark]) -> list[Mark]:
     return [mark for mark, rank in zip(unique, ranks(unique), strict=True) if rank == 0]
 
 
-def hypervolume(marks: Sequence[Mark], dense_macs: int) -> float:
-    """Area that the marks dominate, MACs as a share of dense, up to :data:`REFERENCE`."""
+def hypervolume(marks: Sequence[Mark], dense_macs: int, reference_score: float = REFERENCE["score"]) -> float:
+    """Area that the marks dominate, MACs as a share of dense, up to :data:`REFERENCE`, or another score."""
     if not marks:
         return 0.0
     values = _values(marks) / [dense_macs, 1.0]
-    return float(moocore.hypervolume(values, ref=[REFERENCE["macs"], REFERENCE["score"]], maximise=_MAXIMISE))
+    return float(moocore.hypervolume(values, ref=[REFERENCE["macs"], reference_score], maximise=_MAXIMISE))
+
+
+def reference_score(scores: Iterable[float]) -> float:
+    """Score up to which areas reach: nothing, or the worst of ``scores`` where some are negative."""
+    return min([REFERENCE["score"], *scores])
 
 
 def coarse(marks: Iterable[Mark], grid: int) -> list[Mark]:

@@ -351,7 +351,12 @@ def _records(study: optuna.Study) -> list[Record]:
     trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
     # Numbers follow the asks; the order of the tells is what a reader wants with several workers.
     trials = sorted(trials, key=lambda trial: (trial.datetime_complete or trial.datetime_start, trial.number))
-    return [_decode(trial.user_attrs["record"]) for trial in trials if "record" in trial.user_attrs]
+    return [record for trial in trials if (record := record_of(trial)) is not None]
+
+
+def record_of(trial: FrozenTrial) -> Record | None:
+    """The evaluation that a trial keeps, if it does."""
+    return _decode(trial.user_attrs["record"]) if "record" in trial.user_attrs else None
 
 
 def _failures(study: optuna.Study) -> dict[str, str]:

@@ -24,6 +24,7 @@ from evaluators.tasks import TaskOptions, load_task
 from evaluators.train import train
 from search.forecast import Forecast
 from search.limits import Budget, Window, memory_bytes
+from search.machine import this_machine
 from search.samplers import population
 from search.seeds import num_targets
 from search.space_options import check_patterns
@@ -216,6 +217,7 @@ def _fixed(config: RunConfig, recipe: Recipe) -> RunConfig:
         recipe=asdict(recipe),
         run_id=secrets.token_hex(4),
         versions=installed_versions(),
+        machine=this_machine(),
     )
 
 

@@ -6,27 +6,36 @@ import json
 import math
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from statistics import fmean, stdev
 from typing import TYPE_CHECKING
 
 from scipy import stats
 
 from evaluators.options import OptionError
+from search.finish import FRONT
+from search.latencies import read_latencies
+from search.report.history import History, read_history
+from search.report.provisional import provisional_result
 from search.result import Result
-from search.study import read_evaluations
+from search.start import noted_start
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
+    from search.latencies import Measurement
     from search.result import Point
+    from search.start import Start
     from search.storage import Storage
     from search.study import Record
 
 
-#: Columns of ``front.csv`` that are a point's own fields.
-CSV_FIELDS = ("id", "macs", "params", "score", "rung", "weights", "saved_test", "origin", "control_of")
+_PROVISIONAL = (
+    "Provisional: the run has not finished. All scores are those on holdout: test is read once, when the "
+    "front is final."
+)
+_OUTDATED = "The run goes on: its budget was raised after this front was final."
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +46,7 @@ class Dot:
         id: The candidate's.
         rung: Fidelity of the score.
         macs: Multiply-adds for a batch of one.
+        params: Number of parameters.
         score: Holdout score; higher is better.
         origin: Who proposed it.
     """
@@ -44,6 +54,7 @@ class Dot:
     id: str
     rung: int
     macs: int
+    params: int
     score: float
     origin: str
 
@@ -85,6 +96,12 @@ class Run:
         dots: Every candidate on every rung that it reached, lowest rung first.
         config: ``config.json``; empty when there is none.
         full_widths: Units of each group in the dense network.
+        history: The record.
+        latencies: What was measured.
+        is_provisional: Whether there is no ``front.json`` yet, and ``result`` is the record read as if the
+            run ended now: no test scores, and ``result.dense.test`` repeats holdout.
+        is_finished: Whether nothing more is to come with the budget of ``config``.
+        refresh_seconds: After so long a page should be loaded again; ``None`` for never.
     """
 
     folder: Path
@@ -92,6 +109,24 @@ class Run:
     dots: tuple[Dot, ...]
     config: Mapping[str, object]
     full_widths: Mapping[str, int]
+    history: History = field(default_factory=History)
+    latencies: tuple[Measurement, ...] = ()
+    is_provisional: bool = False
+    is_finished: bool = True
+    refresh_seconds: float | None = None
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What a reader must know besides the run's own warnings."""
+        found = []
+        if self.is_provisional:
+            found.append(_PROVISIONAL)
+        elif not self.is_finished:
+            found.append(_OUTDATED)
+        if n := self.history.num_unusable:
+            left_out = "evaluation is" if n == 1 else "evaluations are"
+            found.append(f"{n} {left_out} left out: the record has no finite score, cost or time of it.")
+        return tuple(found)
 
     @property
     def finals(self) -> tuple[Final, ...]:
@@ -105,36 +140,68 @@ class Run:
 
 
 def load_run(folder: Path, storage: Storage | None = None) -> Run:
-    """Read a finished run's folder, and its record where that is elsewhere.
+    """Read a run's folder, and its record where that is elsewhere. Writes nothing and waits for no lock.
 
     Args:
-        folder: The run folder.
+        folder: The run folder; while the run goes on, what is on record stands in for ``front.json``.
         storage: The run's record; found by ``config.json`` when ``None``.
 
     Raises:
-        ValueError: If ``front.json`` is missing, or a file or the record is not what it should be.
+        ValueError: If there is neither a front nor a record of one, or a file or the record is not what it
+            should be.
     """
-    result = load_result(folder)
+    if not folder.is_dir():
+        raise ValueError("there is no such folder.")
+    has_front = (folder / FRONT).is_file()
+    result = load_result(folder) if has_front else None
     config = load_config(folder)
     try:
-        records = read_evaluations(folder, storage)
+        history = read_history(folder, storage)
+        start = noted_start(history.notes)
     except OptionError:
         raise
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"the run's record can not be read ({error})") from error
-    return Run(folder, result, dots(records), config, full_widths(result, records))
+    if result is None:
+        result = _provisional(start, history, config)
+    records = history.records
+    return Run(
+        folder=folder,
+        result=result,
+        dots=dots(records),
+        config=config,
+        full_widths=full_widths(result, records),
+        history=history,
+        latencies=read_latencies(folder),
+        is_provisional=not has_front,
+        is_finished=has_front and _is_finished(history, config),
+    )
+
+
+def _provisional(start: Start | None, history: History, config: Mapping[str, object]) -> Result:
+    if start is None or not history.entries:
+        raise ValueError("holds no front.json; a finished `python -m search.run` writes it.")
+    seed = config.get("seed", 0)
+    result = provisional_result(start, history, seed if isinstance(seed, int) else 0)
+    try:
+        _check(result)
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"the run's record can not be read ({error})") from error
+    return result
+
+
+def _is_finished(history: History, config: Mapping[str, object]) -> bool:
+    """A record without a word on it is that of a run which was not extended."""
+    extent = history.notes.get("finished")
+    return not isinstance(extent, dict) or all(extent[name] == config.get(name) for name in extent)
 
 
 def load_result(folder: Path) -> Result:
     """Read ``front.json``.
 
     Raises:
-        ValueError: If the folder is none, has no front, or one that can not be read.
+        ValueError: If it can not be read.
     """
-    if not folder.is_dir():
-        raise ValueError("there is no such folder.")
-    if not (folder / "front.json").is_file():
-        raise ValueError("holds no front.json; a finished `python -m search.run` writes it.")
     try:
         result = Result.load(folder)
         _check(result)
@@ -196,6 +263,7 @@ def dots(records: Iterable[Record]) -> tuple[Dot, ...]:
             id=candidate,
             rung=rung,
             macs=first[rung, candidate].evaluation.macs,
+            params=first[rung, candidate].evaluation.params,
             score=max(fmean(values) for values in by_method.values()),
             origin=first[rung, candidate].origin,
         )
@@ -234,30 +302,3 @@ def _gap(method: str, differences: Sequence[float]) -> Gap:
         return Gap(method, mean, None, None, n)
     half = float(stats.t.ppf(0.975, n - 1)) * stdev(differences) / n**0.5
     return Gap(method, mean, mean - half, mean + half, n)
-
-
-def csv_rows(run: Run) -> list[dict[str, object]]:
-    """One flat row for each final; every row has the same columns in the same order."""
-    dense = run.result.dense
-    methods = _methods(run.result)
-    rows = []
-    for final in run.finals:
-        point = final.point
-        row: dict[str, object] = {"kind": final.kind, **{name: getattr(point, name) for name in CSV_FIELDS}}
-        row["macs_share"] = point.macs / dense.macs
-        row["params_share"] = point.params / dense.params
-        row["metric"] = run.result.metric
-        for split, summaries in (("holdout", point.scores), ("test", point.test)):
-            for method in methods:
-                for statistic in ("mean", "sd", "n"):
-                    row[f"{split}_{method}_{statistic}"] = getattr(summaries.get(method), statistic, None)
-        row |= {f"width:{name}": point.widths.get(name) for name in run.full_widths}
-        row |= {f"criterion:{name}": point.criteria.get(name) for name in run.full_widths}
-        rows.append(row)
-    return rows
-
-
-def _methods(result: Result) -> tuple[str, ...]:
-    """Methods that any final has, in the order that the first one names them."""
-    points = (*result.points, *result.dominated, *result.controls)
-    return tuple(dict.fromkeys(name for point in points for name in (*point.scores, *point.test)))

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from search.report.data import Gap
     from search.result import Comparison, Dense, Point, Result, RungCorrelation, Summary
@@ -68,6 +68,15 @@ class Metric:
         text = f"{number:+.2f}" if self.is_fraction else f"{number:+.3g}"
         return text.replace("-", "\N{MINUS SIGN}")
 
+    @property
+    def gap_axis(self) -> str:
+        """The name of a difference with its unit."""
+        return f"{self.title}, points" if self.is_fraction else f"difference of {self.title}"
+
+    def interval(self, low: float, high: float) -> str:
+        """A 95% interval of a difference, e.g. ``95% interval -0.12 to +0.31``."""
+        return f"95% interval {self.signed(low)} to {self.signed(high)}"
+
     def summary(self, summary: Summary) -> str:
         """Mean and standard deviation over seeds, e.g. ``96.93 ± 0.21%``; the mean alone for one seed."""
         if summary.sd is None:
@@ -89,6 +98,11 @@ def share(part: float, whole: float) -> str:
     """A part in percent of the whole, e.g. ``48%``; one decimal below ten percent."""
     percent = 100 * part / whole
     return f"{percent:.0f}%" if percent >= 9.95 else f"{percent:.1f}%"
+
+
+def plural(number: int, noun: str) -> str:
+    """A number with its noun, e.g. ``1 network``, ``3 networks``."""
+    return f"{number:,} {noun}" + ("" if number == 1 else "s")
 
 
 def duration(seconds: float) -> str:
@@ -149,6 +163,15 @@ def reach(result: Result) -> str | None:
     )
 
 
+def main_comparisons(comparisons: Iterable[Comparison]) -> list[Comparison]:
+    """For each control the comparison on test, or on holdout where test was not read."""
+    chosen: dict[str, Comparison] = {}
+    for comparison in comparisons:
+        if comparison.control not in chosen or comparison.split == "test":
+            chosen[comparison.control] = comparison
+    return list(chosen.values())
+
+
 def verdict(comparison: Comparison, metric: Metric) -> str:
     """Whether the search beat a control, and by how much; a null result is called one."""
     where = f"{comparison.control} widths at equal MACs"
@@ -160,7 +183,7 @@ def verdict(comparison: Comparison, metric: Metric) -> str:
             f"Not known: against {where} the difference is {metric.signed(comparison.mean)} on "
             f"{comparison.split}, from {pairs}, too few for an interval."
         )
-    interval = f"95% interval {metric.signed(comparison.low)} to {metric.signed(comparison.high)}"
+    interval = metric.interval(comparison.low, comparison.high)
     if comparison.conclusive:
         answer, word = ("Yes", "better") if comparison.mean > 0 else ("No", "worse")
         return (
@@ -180,7 +203,7 @@ def training_verdict(gap: Gap, metric: Metric) -> str:
     if gap.low is None or gap.high is None:
         difference = f"{name} minus fine-tuned: {metric.signed(gap.mean)} on test"
         return f"{difference}, from {networks}, too few for an interval."
-    interval = f"95% interval {metric.signed(gap.low)} to {metric.signed(gap.high)}"
+    interval = metric.interval(gap.low, gap.high)
     size = metric.gap(gap.mean, digits=2)
     if gap.high < 0:
         return (

@@ -1,0 +1,162 @@
+"""How did the front grow while the search went on?"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from search.front import Mark, front, reference_score
+from search.report import words
+from search.report.section import Axis, Chart, Section, Series, Table
+from search.report.sections import cells
+from search.report.sections.origins import KINDS, kind_of
+from search.report.volume import elapsed, gains
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from numpy.typing import NDArray
+
+    from search.report.data import Run
+    from search.report.history import Entry
+    from search.report.words import Metric
+
+_TITLE = "How the front of rung 1 grew"
+
+#: Share of the final hypervolume by which most of the work is done.
+_NEARLY = 0.99
+
+
+def hypervolume(run: Run) -> Section | None:
+    """Hypervolume of rung 1 over evaluations and over seconds, and who raised it."""
+    entries = run.history.searched(1)
+    if not entries:
+        return None
+    metric, dense = words.Metric(run.result.metric), run.result.dense.macs
+    scores = [entry.record.evaluation.score for entry in entries]
+    reference = _reference(entries)
+    added = gains([e.record.evaluation.macs / dense for e in entries], scores, reference)
+    when = elapsed(entries, run.history.entries)
+    note = (
+        "Hypervolume: the area that the evaluations so far dominate, MACs as a share of dense times score, "
+        f"up to the reference point of all dense MACs and {metric.title} {metric.value(reference)}. Marks: "
+        "evaluations that raised it, by who proposed them."
+    )
+    labels = _labels(entries, added, metric)
+    charts = tuple(
+        _chart(name, title, x, entries, added, labels, note)
+        for name, title, x in (
+            ("hypervolume-over-evaluations", "Evaluations on rung 1", np.arange(1.0, len(entries) + 1)),
+            ("hypervolume-over-seconds", "Seconds since the first evaluation began", when),
+        )
+    )
+    return Section("hypervolume", _TITLE, _words(run, added, when), charts, (_table(entries, added),))
+
+
+def _reference(entries: Sequence[Entry]) -> float:
+    """A score of nothing; where scores are negative, the worst on the front: outliers would hide the rest."""
+    evaluations = [entry.record.evaluation for entry in entries]
+    return reference_score(
+        mark.score for mark in front(Mark(e.macs, e.score, e.candidate) for e in evaluations)
+    )
+
+
+def _words(run: Run, added: NDArray[np.float64], when: NDArray[np.float64]) -> tuple[str, ...]:
+    total, own = float(added.sum()), run.result.hypervolume
+    corner = ", ".join(f"{name} = {value:g}" for name, value in own.reference.items())
+    final = (
+        f"The final front has hypervolume {own.value:.4f}, up to the reference point {corner} (MACs as a "
+        "share of dense)."
+    )
+    if total <= 0:
+        return ("No evaluation of rung 1 dominates any area up to the reference point.", final)
+    near = int(np.searchsorted(np.cumsum(added), _NEARLY * total))
+    last = int(np.flatnonzero(added)[-1])
+    return (
+        f"Rung 1 reached {total:.4f}; 99% of it was there after {near + 1} of {len(added)} evaluations "
+        f"({words.duration(float(when[near]))}), and evaluation {last + 1} was the last to raise it.",
+        final,
+    )
+
+
+def _labels(entries: Sequence[Entry], added: NDArray[np.float64], metric: Metric) -> dict[int, str]:
+    """Hover text of the evaluations that raised it."""
+    found = {}
+    for i in np.flatnonzero(added).tolist():
+        record = entries[i].record
+        score = metric.value(record.evaluation.score)
+        found[i] = f"{record.evaluation.candidate}, {record.origin}\n+{added[i]:.2g} by {score}"
+    return found
+
+
+def _chart(
+    name: str,
+    title: str,
+    x: NDArray[np.float64],
+    entries: Sequence[Entry],
+    added: NDArray[np.float64],
+    labels: dict[int, str],
+    note: str,
+) -> Chart:
+    total = np.cumsum(added)
+    # A step line needs its corners only.
+    corners = sorted({0, len(entries) - 1, *labels})
+    series = [
+        Series("hypervolume", "steps", tuple(x[corners].tolist()), tuple(total[corners].tolist()), "front")
+    ]
+    for kind, role in KINDS.items():
+        own = [i for i in labels if kind_of(entries[i].record.origin) == kind]
+        if own:
+            series.append(
+                Series(
+                    label=kind,
+                    kind="points",
+                    x=tuple(x[own].tolist()),
+                    y=tuple(total[own].tolist()),
+                    role=role,
+                    hover=tuple(labels[i] for i in own),
+                )
+            )
+    reached = f"{total[-1]:.4f} after {words.plural(len(entries), 'evaluation')}"
+    return Chart(
+        name=name,
+        title=f"Hypervolume over {title[0].lower()}{title[1:]}",
+        x=Axis(title),
+        y=Axis("Hypervolume"),
+        series=tuple(series),
+        note=note,
+        description=f"The hypervolume of rung 1 rises to {reached}.",
+    )
+
+
+def _table(entries: Sequence[Entry], added: NDArray[np.float64]) -> Table:
+    """What each origin added."""
+    gained: dict[str, float] = defaultdict(float)
+    counts: dict[str, list[int]] = defaultdict(lambda: [0, 0])
+    for entry, gain in zip(entries, added.tolist(), strict=True):
+        origin = entry.record.origin
+        gained[origin] += gain
+        counts[origin][0] += 1
+        counts[origin][1] += gain > 0
+    total = sum(gained.values()) or 1.0
+    columns = (
+        cells.plain("origin", "proposed by"),
+        cells.plain("evaluations"),
+        cells.plain("raised", "raised it"),
+        cells.number("added", "added", lambda value: f"{value:.4f}"),
+        cells.share("share", "share"),
+    )
+    rows = tuple(
+        {
+            "origin": origin,
+            "evaluations": counts[origin][0],
+            "raised": counts[origin][1],
+            "added": gained[origin],
+            "share": gained[origin] / total,
+        }
+        for origin in sorted(gained, key=lambda name: (-gained[name], name))
+    )
+    note = "What comes first has the most to add, so shares favour the seeds, which open the search."
+    return Table("hypervolume-by-origin", "Who raised the hypervolume of rung 1", columns, rows, note)
