@@ -18,7 +18,7 @@ from evaluators.scratch import fresh
 from evaluators.task import Task
 from evaluators.user_code import load_function
 from search.inspect.__main__ import inspect
-from search.pick import pick
+from search.pick.__main__ import pick
 from search.report.__main__ import report
 from search.run import run
 

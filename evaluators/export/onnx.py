@@ -9,9 +9,12 @@ import warnings
 from typing import TYPE_CHECKING, Any
 
 import torch
-from torch.utils import _pytree as pytree
+
+from evaluators.export.batch import open_batch
+from evaluators.scoring import eval_mode
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from torch import nn
@@ -21,7 +24,7 @@ OPSET = 20
 
 
 def write_onnx(model: nn.Module, inputs: Any, path: Path) -> None:
-    """Write ``model`` in eval mode; all weights are inside the one file.
+    """Write ``model`` in eval mode; all weights are inside the one file, and no path of this machine is.
 
     Args:
         model: On the CPU; left as it was.
@@ -32,31 +35,38 @@ def write_onnx(model: nn.Module, inputs: Any, path: Path) -> None:
     Raises:
         Exception: Whatever ``torch.onnx`` raises for a model that it can not export.
     """
-    args, kwargs = ((), inputs) if isinstance(inputs, dict) else (inputs, {})
-    args = args if isinstance(args, tuple) else (args,)
-    args, kwargs = pytree.tree_map_only(torch.Tensor, _two, (args, kwargs))
-    shapes = pytree.tree_map_only(torch.Tensor, lambda _: {0: torch.export.Dim.DYNAMIC}, (args, kwargs))
-    training = model.training
-    model.eval()
+    call = open_batch(inputs)
+    with _silence(), eval_mode(model), torch.no_grad():
+        program = torch.onnx.export(
+            model,
+            call.args,
+            kwargs=call.kwargs,
+            dynamo=True,
+            dynamic_shapes=call.shapes,
+            opset_version=OPSET,
+            verbose=False,
+        )
+        assert program is not None
+        _forget_source(program.model)
+        program.save(str(path), external_data=False)
+
+
+def _forget_source(model: Any) -> None:
+    """Take out the lines of code, with their files, that torch notes at every node."""
+    graphs = [model.graph, *model.functions.values()]
+    for noted in (model, *graphs, *(node for graph in graphs for node in graph.all_nodes())):
+        noted.metadata_props.clear()
+
+
+@contextlib.contextmanager
+def _silence() -> Iterator[None]:
+    """``torch.onnx`` prints and warns of matters that its caller can not change."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
     try:
-        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()), torch.no_grad():
+        with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
-            logging.getLogger("torch.onnx").setLevel(logging.ERROR)
-            torch.onnx.export(
-                model,
-                args,
-                str(path),
-                kwargs=kwargs,
-                dynamo=True,
-                dynamic_shapes=(*shapes[0],) if not kwargs else shapes[1],
-                opset_version=OPSET,
-                external_data=False,
-                verbose=False,
-            )
+            yield
     finally:
-        model.train(training)
-
-
-def _two(tensor: torch.Tensor) -> torch.Tensor:
-    """A batch of one would be taken for a constant."""
-    return torch.cat((tensor, tensor)) if tensor.ndim and len(tensor) == 1 else tensor
+        logger.setLevel(level)

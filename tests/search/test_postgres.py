@@ -25,7 +25,7 @@ from evaluators.options import OptionError
 from search.address import Address
 from search.command import run_command
 from search.config import RunConfig
-from search.pick import pick
+from search.pick.__main__ import pick
 from search.report.__main__ import report
 from search.run import run
 from search.samplers import FixedSampler
