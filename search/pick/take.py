@@ -145,7 +145,7 @@ def take(
 
 @contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its name in the end, and else goes with all that was made for it."""
+    """A folder that becomes ``target`` in the end, or else goes with all that was made for it."""
     check_target(target)
     made = [folder for folder in target.parents if not folder.exists()]
     partial = None
