@@ -128,11 +128,14 @@ def take(
 
     Raises:
         OptionError: If the folder can not be made.
-        ValueError: If the run's files are not those of a network of its task.
+        click.UsageError: If the run's files are not those of a network of its task.
         evaluators.export.process.ExportError: If a file can not be written, or is not the network.
     """
     folder = check_saved(source.run, point)
-    model = at_rest(rebuild(source.task.model, folder))
+    try:
+        model = at_rest(rebuild(source.task.model, folder))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     network = Network(model, source.task, folder, source.dense_code)
     with _appearing(target) as partial, tempfile.TemporaryDirectory() as scratch:
         jobs = write_formats(network, formats, partial, say)
