@@ -1,8 +1,9 @@
 """Runs one exported network in a process of its own, with nothing but the runtime that its file is for.
 
-Started as a script by :mod:`evaluators.export.process`, one JSON job as its argument. For every line on stdin, the
-name of an ``.npz`` file with inputs, it writes ``NAME.out.npz`` with the outputs and answers with a line. Arrays
-travel as plain numbers, never as pickles. It imports nothing of Espalier that the job does not ask for.
+Started as a script by :mod:`evaluators.export.process`, with one JSON job as its argument. For every line
+on stdin, the name of an ``.npz`` file with inputs, it writes ``NAME.out.npz`` with the outputs and answers
+with a line. Arrays travel as plain numbers, never as pickles. It imports nothing of Espalier that the job
+does not ask for.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import importlib.util
 import json
 import os
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -167,10 +169,16 @@ def main(job: dict[str, Any]) -> None:
     for line in sys.stdin:
         name = line.rstrip("\n")
         with np.load(name, allow_pickle=False) as stored:
-            inputs = unpack(json.loads(str(stored[STRUCTURE])), lambda i, stored=stored: stored[str(i)])
-        made = {str(i): array for i, array in enumerate(network(inputs))}
+            arrays = {key: stored[key] for key in stored.files if key != STRUCTURE}
+            structure = json.loads(str(stored[STRUCTURE]))
+        inputs = unpack(structure, partial(_numbered, arrays))
+        made: dict[str, Any] = {str(i): array for i, array in enumerate(network(inputs))}
         np.savez(f"{name}.out.npz", **made)
         print("done", file=answers)
+
+
+def _numbered(arrays: dict[str, np.ndarray], number: int) -> np.ndarray:
+    return arrays[str(number)]
 
 
 if __name__ == "__main__":

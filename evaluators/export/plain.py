@@ -14,7 +14,7 @@ _INSIDE = frozenset(vars(nn.Module()))
 
 #: The file ``load.py``.
 LOADER = '''\
-"""Plain PyTorch: makes the pruned network of the network before pruning; cuts its tensors, then loads them."""
+"""Plain PyTorch: cuts the tensors of the network before pruning, and loads those of the pruned one."""
 import json
 from pathlib import Path
 
@@ -48,10 +48,10 @@ def load(dense, folder=Path(__file__).parent):
 
 
 def plain_document(document: Mapping[str, Any], dense: nn.Module, small: nn.Module) -> dict[str, Any] | None:
-    """``architecture.json`` with every integer of every module that a cut changes, not only those that were found.
+    """``architecture.json`` with every integer of every module that a cut changes.
 
-    :func:`spaces.rebuild` derives what PyTorch's own modules know of their widths; a loader of a few lines can
-    not, so it is told.
+    :func:`spaces.rebuild` derives what PyTorch's own modules know of their widths; a loader of a few lines
+    can not, so the document tells it.
 
     Args:
         document: What the run wrote.
@@ -64,9 +64,10 @@ def plain_document(document: Mapping[str, Any], dense: nn.Module, small: nn.Modu
     sizes = {(one["module"], one["name"], one["index"]): one for one in document.get("attributes", [])}
     before = dict(dense.named_modules())
     for name, module in small.named_modules():
-        if type(module) is not type(before.get(name)):
+        whole = before.get(name)
+        if whole is None or type(module) is not type(whole):
             return None
-        for attribute, old, new in _different(before[name], module):
+        for attribute, old, new in _different(whole, module):
             entries = list(_integers(old, new))
             if not entries:
                 return None

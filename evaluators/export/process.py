@@ -23,7 +23,7 @@ OURS = ("spaces", "evaluators", "search")
 
 
 class ExportError(RuntimeError):
-    """A network can not be written in a format, or what was written is not the network; says why in one line."""
+    """A network can not be written in a format, or what was written is not the network."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class FreshProcess:
         root = str(Path(fresh.__file__).parents[2])
         known = [path for path in (root, os.environ.get("PYTHONPATH", "")) if path]
         self._process = subprocess.Popen(
-            # Without -P the script's folder would come first, and its onnx.py before the package of that name.
+            # Without -P the script's folder would come first, and its onnx.py before the package onnx.
             [sys.executable, "-P", fresh.__file__, json.dumps(asdict(job))],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,

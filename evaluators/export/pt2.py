@@ -35,5 +35,5 @@ def write_pt2(model: nn.Module, inputs: Any, path: Path) -> None:
             if isinstance(module, torch.fx.GraphModule):
                 for node in module.graph.nodes:
                     node.meta.pop("stack_trace", None)
-        program.example_inputs = None  # type: ignore[assignment]
+        program.example_inputs = None
         torch.export.save(program, path)

@@ -1,8 +1,7 @@
-"""Whether exported files are the network: the same outputs, and the same score on test, in fresh processes."""
+"""Whether exported files are the network: equal outputs and equal scores on test, in fresh processes."""
 
 from __future__ import annotations
 
-import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -29,7 +28,7 @@ if TYPE_CHECKING:
 BATCHES = (1, 2, 7)
 #: Largest difference of two outputs that are equal.
 TOLERANCE = 1e-4
-#: The same as a share of the largest output; what more than seven digits of float32 leave of 1e-4 is no error.
+#: The same as a share of the largest output, where that is more: float32 has seven digits.
 RELATIVE_TOLERANCE = 1e-5
 #: Largest difference of two scores that are equal.
 SCORE_TOLERANCE = 1e-4
@@ -45,7 +44,6 @@ class Verdict:
         test: Mean score on test.
         holdout: Mean score on holdout, where the file is not to give the network's own outputs.
         holdout_before: The network's own.
-        seconds: For loading and running it.
     """
 
     difference: float
@@ -53,7 +51,6 @@ class Verdict:
     test: float
     holdout: float | None
     holdout_before: float | None
-    seconds: float
 
 
 @dataclass(slots=True)
@@ -91,13 +88,6 @@ class _Exported:
     scale: float = 0.0
     test: _Tally = field(default_factory=_Tally)
     holdout: _Tally = field(default_factory=_Tally)
-    seconds: float = 0.0
-
-    def outputs(self, inputs: Any) -> list[np.ndarray]:
-        start = time.monotonic()
-        made = self.process.outputs(inputs)
-        self.seconds += time.monotonic() - start
-        return made
 
     def compare(self, made: list[np.ndarray], wanted: list[np.ndarray]) -> None:
         """Note how far outputs are from what they should be.
@@ -156,10 +146,8 @@ def verify(
             process = stack.enter_context(FreshProcess(job, scratch / str(i)))
             exported[name] = _Exported(process, exact)
         for name, one in exported.items():
-            start = time.monotonic()
             with _named(name):
                 one.process.wait_ready()
-            one.seconds += time.monotonic() - start
         _compare_sizes(model, task, exported)
         say(f"comparing on test: {', '.join(exported)}")
         own = _Tally()
@@ -180,7 +168,6 @@ def verify(
             one.test.mean,
             one.holdout.mean if name in inexact else None,
             before.mean if name in inexact else None,
-            one.seconds,
         )
         for name, one in exported.items()
     }
@@ -196,7 +183,7 @@ def _compare_sizes(model: nn.Module, task: Task, exported: Mapping[str, _Exporte
         outputs = _tensors(call(model, part))
         for name, one in exported.items():
             with _named(name, f"for a batch of {wanted} "):
-                one.compare(one.outputs(part), outputs)
+                one.compare(one.process.outputs(part), outputs)
 
 
 def _batch_size(inputs: Any) -> int:
@@ -218,7 +205,7 @@ def _score(
         wanted = _tensors(outputs)
         for name, (one, tally) in exported.items():
             with _named(name):
-                made = one.outputs(inputs)
+                made = one.process.outputs(inputs)
                 one.compare(made, wanted)
             rest = iter(made)
             same = [torch.from_numpy(next(rest)) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
@@ -234,7 +221,8 @@ def _tensors(outputs: Any) -> list[np.ndarray]:
 def _require_score(name: str, tally: _Tally, score: float, reported: float | None) -> None:
     if reported is not None and not abs(score - reported) <= tally.leeway * max(1.0, abs(reported)):
         raise ExportError(
-            f"{name}: scores {score:.6g} on test, where {reported:.6g} was reported; is the data what the run had?"
+            f"{name}: scores {score:.6g} on test, where {reported:.6g} was reported; "
+            "is the data what the run had?"
         )
 
 

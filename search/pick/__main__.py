@@ -22,6 +22,7 @@ from search.report.data import load_config, load_result
 from search.report.words import Metric
 
 if TYPE_CHECKING:
+    from evaluators.export.verify import Verdict
     from search.pick.columns import Columns
     from search.pick.take import Source, Taken
     from search.result import Point, Result
@@ -163,7 +164,7 @@ def _tell(source: Source, point: Point, taken: Taken) -> None:
     metric = Metric(source.known.result.metric)
     for name, verdict in taken.verdicts.items():
         path = taken.folder / name
-        told = f"outputs within {verdict.difference:.1g}" if verdict.holdout is None else "8 bits"
+        told = f"outputs {_difference(verdict)}" if verdict.holdout is None else "8 bits"
         size = file_size(path.stat().st_size)
         _say(f"checked {name}: {size}, {told}, {metric.value(verdict.test)} on test")
         if verdict.holdout is not None and verdict.holdout_before is not None:
@@ -183,6 +184,10 @@ def _tell(source: Source, point: Point, taken: Taken) -> None:
     elif WEIGHTS in names:
         use = f"from spaces import rebuild\nmodel = rebuild(dense, {str(taken.folder)!r})"
         click.echo(printable(f"\n{source.dense_code}\n{use}"))
+
+
+def _difference(verdict: Verdict) -> str:
+    return f"within {verdict.difference:.1g} of {verdict.scale:.2g}" if verdict.difference else "equal"
 
 
 def _say(line: str) -> None:

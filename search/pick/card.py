@@ -6,12 +6,14 @@ import html
 import json
 import platform
 import re
+import shlex
 from dataclasses import dataclass
 from importlib import metadata
 from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
+from evaluators.export.int8 import SAMPLES
 from search.config import DERIVED, option_name
 from search.pick.describe import file_size, latency
 from search.report.words import METHOD_NAMES, Metric, count, share
@@ -33,13 +35,14 @@ _HUB_METRICS = {"top1": "accuracy", "top5": "accuracy"}
 
 #: How weights came about.
 _RECIPES = {
-    "refit": "The kept weights were re-fitted in closed form on training images; nothing was trained after the cut.",
-    "careful": "The kept weights were re-fitted in closed form, layer by layer, on training images; nothing was "
-    "trained after the cut.",
-    "finetune": "The kept weights were re-fitted in closed form on training images, then fine-tuned.",
+    "refit": "The kept weights were re-fitted in closed form on training data; nothing was trained after "
+    "the cut.",
+    "careful": "The kept weights were re-fitted in closed form, layer by layer, on training data; nothing "
+    "was trained after the cut.",
+    "finetune": "The kept weights were re-fitted in closed form on training data, then fine-tuned.",
     "scratch_e": "Fresh weights were trained for as many epochs as the dense network (Scratch-E).",
-    "scratch_b": "Fresh weights were trained for as much training compute as the dense network, at most twice its "
-    "epochs (Scratch-B).",
+    "scratch_b": "Fresh weights were trained for as much training compute as the dense network, at most "
+    "twice its epochs (Scratch-B).",
 }
 
 _LIBRARIES = ("espalier-nas", "torch", "torchvision", "onnx", "onnxruntime", "safetensors")
@@ -73,7 +76,7 @@ def write_card(folder: Path, card: Card) -> None:
         undefined=StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
-        autoescape=False,  # noqa: S701 - Markdown, escaped by the filters below
+        autoescape=False,
         keep_trailing_newline=True,
     )
     environment.filters |= {"md": markdown, "yaml": yaml, "fenced": fenced}
@@ -85,14 +88,15 @@ def facts(folder: Path, card: Card) -> dict[str, Any]:
     """What the template names."""
     result, point = card.known.result, card.point
     metric, dense = Metric(result.metric), result.dense
+    macs, params = share(point.macs, dense.macs), share(point.params, dense.params)
     return {
         "card": card,
         "metric": metric,
         "hub_metric": _HUB_METRICS.get(result.metric, result.metric),
         "point": point,
         "result": result,
-        "macs": f"{count(point.macs)} ({share(point.macs, dense.macs)} of dense, {count(dense.macs)})",
-        "params": f"{count(point.params)} ({share(point.params, dense.params)} of dense, {count(dense.params)})",
+        "macs": f"{count(point.macs)} ({macs} of dense, {count(dense.macs)})",
+        "params": f"{count(point.params)} ({params} of dense, {count(dense.params)})",
         "scores": _scores(card, metric),
         "files": _files(folder, card, metric),
         "int8": _int8(card, metric),
@@ -105,6 +109,7 @@ def facts(folder: Path, card: Card) -> dict[str, Any]:
         "command": _command(card.config),
         "versions": _versions(card.config),
         "input": _shape(card.task.example_inputs),
+        "calibration": SAMPLES,
     }
 
 
@@ -112,7 +117,7 @@ def markdown(text: object) -> str:
     """Foreign text in a line of Markdown: nothing of it is markup, and it ends after a while."""
     line = "".join(letter if letter.isprintable() else " " for letter in str(text))
     line = line if len(line) <= _LONGEST else f"{line[:_LONGEST]}..."
-    return re.sub(r"([\\`*_{}\[\]()#+!|~:@^$=-])", r"\\\1", html.escape(line, quote=False))
+    return re.sub(r"([\\`*_\[\]|~:@$])", r"\\\1", html.escape(line, quote=False))
 
 
 def yaml(text: object) -> str:
@@ -136,9 +141,9 @@ def _scores(card: Card, metric: Metric) -> list[tuple[str, str, str]]:
         rows.append(("**these weights**", metric.value(point.saved_test), ""))
     for method in dict.fromkeys((*point.scores, *point.test)):
         told = [summaries.get(method) for summaries in (point.test, point.scores)]
-        shown = ["" if s is None else f"{metric.summary(s)} (n = {s.n})" for s in told]
-        best = ", chosen on holdout" if method == point.weights else ""
-        rows.append((f"{markdown(METHOD_NAMES.get(method, method))}{best}", *shown))
+        test, holdout = ("" if s is None else f"{metric.summary(s)} (n = {s.n})" for s in told)
+        best = ", the best on holdout" if method == point.weights else ""
+        rows.append((f"{markdown(METHOD_NAMES.get(method, method))}{best}", test, holdout))
     return [*rows, ("dense network", metric.value(dense.test), metric.value(dense.score))]
 
 
@@ -156,15 +161,13 @@ def _int8(card: Card, metric: Metric) -> str:
     verdict = card.verdicts.get("model-int8.onnx")
     if verdict is None or verdict.holdout is None or verdict.holdout_before is None:
         return ""
-    test = card.point.saved_test
-    costs = [
-        f"{metric.gap(before - after, digits=2)} {'less' if after < before else 'more'} on {split}, {metric.value(after)}"
-        for split, before, after in (
-            ("test", test if test is not None else verdict.test, verdict.test),
-            ("holdout", verdict.holdout_before, verdict.holdout),
-        )
-    ]
-    return " and ".join(costs)
+    measured = [("holdout", verdict.holdout_before, verdict.holdout)]
+    if card.point.saved_test is not None:
+        measured.insert(0, ("test", card.point.saved_test, verdict.test))
+    return " and ".join(
+        f"{metric.signed(after - before)} on {split}, {metric.value(after)} after {metric.value(before)}"
+        for split, before, after in measured
+    )
 
 
 def _splits(card: Card) -> list[tuple[str, str, str]]:
@@ -225,8 +228,6 @@ def _command(config: Mapping[str, object]) -> str:
 
 
 def _quoted(text: str) -> str:
-    import shlex
-
     return shlex.quote(text[:_LONGEST])
 
 

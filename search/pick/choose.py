@@ -7,7 +7,7 @@ import math
 import operator
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from evaluators.options import OptionError
 from search.pick import amounts
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from search.pick.columns import Columns
     from search.result import Point, Result
 
-_OPERATORS: dict[str, Callable[[object, object], bool]] = {
+_OPERATORS: dict[str, Callable[[Any, Any], Any]] = {
     "<=": operator.le,
     ">=": operator.ge,
     "!=": operator.ne,

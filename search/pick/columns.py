@@ -1,4 +1,4 @@
-"""What is known of each network of a front, by column: ``front.csv``'s, its size on disk, measured latencies."""
+"""What is known of each network of a front, by column: ``front.csv``'s, size on disk, measured latencies."""
 
 from __future__ import annotations
 

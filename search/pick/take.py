@@ -128,11 +128,14 @@ def take(
 
     Raises:
         OptionError: If the folder can not be made.
-        ValueError: If the run's files are not those of a network of its task.
+        click.UsageError: If the run's files are not those of a network of its task.
         evaluators.export.process.ExportError: If a file can not be written, or is not the network.
     """
     folder = check_saved(source.run, point)
-    model = at_rest(rebuild(source.task.model, folder))
+    try:
+        model = at_rest(rebuild(source.task.model, folder))
+    except ValueError as error:
+        raise click.UsageError(str(error)) from error
     network = Network(model, source.task, folder, source.dense_code)
     with _appearing(target) as partial, tempfile.TemporaryDirectory() as scratch:
         jobs = write_formats(network, formats, partial, say)
@@ -145,7 +148,7 @@ def take(
 
 @contextmanager
 def _appearing(target: Path) -> Iterator[Path]:
-    """A folder beside ``target`` that takes its name in the end, and else goes with all that was made for it."""
+    """A folder that becomes ``target`` in the end, or else goes with all that was made for it."""
     check_target(target)
     made = [folder for folder in target.parents if not folder.exists()]
     partial = None
