@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from search.study import Params
 
 #: Evaluations that are looked at; of more, so many are drawn, since the estimate hardly moves.
-MOST = 500
+MOST = 400
 
 #: Fewer leave too few among the best.
 LEAST = 20
@@ -40,10 +40,12 @@ class Importances:
     Attributes:
         shares: Of each parameter, the largest first; they sum to 1.
         chance: Share that the most important of all parameters had in the luckiest of the shuffles; above 0.
+        others: Shares for the second kind of values; empty where nothing sets the best by them apart.
     """
 
     shares: Mapping[str, float]
     chance: float
+    others: Mapping[str, float]
 
     @property
     def beyond_chance(self) -> list[str]:
@@ -57,13 +59,17 @@ def best_share(num: int) -> float:
 
 
 def importances(
-    params: Sequence[Params], values: Sequence[float], distributions: Mapping[str, BaseDistribution]
+    params: Sequence[Params],
+    values: Sequence[float],
+    others: Sequence[float],
+    distributions: Mapping[str, BaseDistribution],
 ) -> Importances | None:
     """How far the parameters of the best differ from those of all.
 
     Args:
         params: ``(n,)``, of each evaluation.
         values: ``(n,)``, higher is better.
+        others: ``(n,)``, a second kind of values, for comparison.
         distributions: Of the parameters.
 
     Returns:
@@ -85,13 +91,17 @@ def importances(
         return None
     study = _study([params[i] for i in whole], distributions)
     found = _raw(study, wanted)
-    total = sum(found.values())
-    if total <= 0:
+    if sum(found.values()) <= 0:
         return None
     shuffled = [max(_raw(study, generator.permutation(wanted)).values()) for _ in range(SHUFFLES)]
     # Of shuffled values nothing may set the best apart at all; a multiple of that would be infinite.
-    chance = max(*shuffled, 1e-9)
-    return Importances({name: value / total for name, value in found.items()}, chance / total)
+    chance = max(*shuffled, 1e-9) / sum(found.values())
+    return Importances(_shares(found), chance, _shares(_raw(study, np.array([others[i] for i in whole]))))
+
+
+def _shares(raw: Mapping[str, float]) -> dict[str, float]:
+    total = sum(raw.values())
+    return {name: value / total for name, value in raw.items()} if total > 0 else {}
 
 
 def _study(params: Sequence[Params], distributions: Mapping[str, BaseDistribution]) -> optuna.Study:

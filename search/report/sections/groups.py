@@ -11,8 +11,6 @@ from search.report.sections import cells
 from search.report.trend import residuals
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from search.report.data import Run
     from search.report.importance import Importances
 
@@ -31,19 +29,15 @@ def groups(run: Run) -> Section | None:
     params = [entry.params for entry in entries]
     scores = [entry.record.evaluation.score for entry in entries]
     above = residuals([entry.record.evaluation.macs for entry in entries], scores).tolist()
-    distributions = run.history.distributions
-    at_equal_macs = importances(params, above, distributions)
-    if at_equal_macs is None:
+    found = importances(params, above, scores, run.history.distributions)
+    if found is None:
         unknown = (
             f"Not known: PED-ANOVA needs {LEAST} evaluations on rung 1 that differ in score and parameters; "
             f"this run has {len(entries)}."
         )
         return Section("groups", _TITLE, (unknown,))
-    in_all = importances(params, scores, distributions)
-    finding, note = _finding(at_equal_macs), _note(len(entries), metric.title)
-    chart = _chart(at_equal_macs, note, finding)
-    table = _table(at_equal_macs, in_all.shares if in_all else {})
-    return Section("groups", _TITLE, (finding,), (chart,), (table,))
+    finding, note = _finding(found), _note(len(entries), metric.title)
+    return Section("groups", _TITLE, (finding,), (_chart(found, note, finding),), (_table(found),))
 
 
 def _named(parameter: str) -> str:
@@ -113,7 +107,7 @@ def _chart(found: Importances, note: str, finding: str) -> Chart:
     )
 
 
-def _table(at_equal_macs: Importances, in_all: Mapping[str, float]) -> Table:
+def _table(found: Importances) -> Table:
     columns = (
         cells.plain("parameter"),
         cells.share("at_equal_macs", "for the score at equal MACs"),
@@ -124,10 +118,10 @@ def _table(at_equal_macs: Importances, in_all: Mapping[str, float]) -> Table:
         {
             "parameter": _named(name),
             "at_equal_macs": value,
-            "against_chance": value / at_equal_macs.chance,
-            "in_all": in_all.get(name),
+            "against_chance": value / found.chance,
+            "in_all": found.others.get(name),
         }
-        for name, value in at_equal_macs.shares.items()
+        for name, value in found.shares.items()
     )
     note = "Shares of all importance. For the score itself, what saves MACs matters too."
     return Table("importance", "Importance of every parameter", columns, rows, note)
