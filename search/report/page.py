@@ -47,12 +47,12 @@ def render_page(run: Run) -> str:
     """The whole of ``report.html``.
 
     Raises:
-        ValueError: If ``latency.json`` or ``peers.json`` is not what it should be.
+        ValueError: If ``peers.json`` is not what it should be.
     """
     result = replace(run.result, task=label(run.result.task, 80), metric=label(run.result.metric))
     metric = words.Metric(result.metric)
     cards, contents = make_cards(run), sections(run)
-    split = _headline_split(run)
+    split, verdicts = _headline_split(run), _verdicts(run, metric)
     front = front_json(run, cards)
     data = {
         "front": front,
@@ -74,7 +74,9 @@ def render_page(run: Run) -> str:
             headline=words.headline(result, split),
             headline_split=split,
             reach=words.reach(result),
-            verdicts=_verdicts(run, metric),
+            verdicts=verdicts,
+            questions=[question for question, _ in verdicts],
+            linked={section.title: section.id for section in contents},
             methods=_methods(run),
             method_names=words.METHOD_NAMES,
             kinds=_KINDS,
