@@ -46,6 +46,7 @@ class Dot:
         id: The candidate's.
         rung: Fidelity of the score.
         macs: Multiply-adds for a batch of one.
+        params: Number of parameters.
         score: Holdout score; higher is better.
         origin: Who proposed it.
     """
@@ -53,6 +54,7 @@ class Dot:
     id: str
     rung: int
     macs: int
+    params: int
     score: float
     origin: str
 
@@ -261,6 +263,7 @@ def dots(records: Iterable[Record]) -> tuple[Dot, ...]:
             id=candidate,
             rung=rung,
             macs=first[rung, candidate].evaluation.macs,
+            params=first[rung, candidate].evaluation.params,
             score=max(fmean(values) for values in by_method.values()),
             origin=first[rung, candidate].origin,
         )

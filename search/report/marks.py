@@ -21,18 +21,17 @@ _RUNGS = {1: "untrained", 2: "brief training", 3: "final"}
 
 
 class Mark(NamedTuple):
-    """How a final that is not on the front is drawn: both libraries' markers, matplotlib's size, label."""
+    """How the picture draws a final that is not on the front: marker, size, label."""
 
     matplotlib: str
-    plotly: str
     size: float
     label: str
 
 
 OTHERS = {
-    "dominated": Mark("o", "circle-open", 38, "dominated"),
-    "uniform": Mark("s", "square-open", 38, "uniform control"),
-    "random": Mark("D", "diamond-open", 30, "random control"),
+    "dominated": Mark("o", 38, "dominated"),
+    "uniform": Mark("s", 38, "uniform control"),
+    "random": Mark("D", 30, "random control"),
 }
 
 
@@ -42,11 +41,12 @@ def points_of(run: Run, kind: str) -> list[Point]:
 
 
 def background(run: Run) -> dict[int, list[Dot]]:
-    """Evaluations that no final's mark shows already, by rung, lowest rung first."""
+    """Evaluations with finite numbers that no final's mark shows already, by rung, lowest rung first."""
     finals = {(final.point.id, final.point.rung) for final in run.finals}
     found: dict[int, list[Dot]] = {}
     for dot in sorted(run.dots, key=lambda dot: dot.rung):
-        if (dot.id, dot.rung) not in finals:
+        finite = all(map(math.isfinite, (dot.macs, dot.params, dot.score)))
+        if finite and (dot.id, dot.rung) not in finals:
             found.setdefault(dot.rung, []).append(dot)
     return found
 
@@ -87,8 +87,3 @@ def _highest(run: Run) -> float:
 def rung_label(rung: int) -> str:
     """What an evaluation on this rung did."""
     return f"rung {rung}, {_RUNGS[rung]}" if rung in _RUNGS else f"rung {rung}"
-
-
-def shortened(text: str, most: int = 40) -> str:
-    """A name that fits a line."""
-    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"

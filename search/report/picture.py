@@ -12,6 +12,7 @@ from matplotlib.figure import Figure
 
 from search.report import marks
 from search.report.marks import AXIS_END
+from search.report.names import label as readable
 from search.report.words import Metric, count, headline, nearest_to_half, saved_summary, share
 
 if TYPE_CHECKING:
@@ -154,7 +155,7 @@ def _explain(figure: Figure, axes: Axes, run: Run) -> None:
 def _subtitle(run: Run) -> str:
     """Which task and split, and what the test split says about the network of the title."""
     result, metric = run.result, Metric(run.result.metric)
-    text = f"{marks.shortened(result.task)}, on holdout, where the front was chosen."
+    text = f"{readable(result.task)}, on holdout, where the front was chosen."
     point = nearest_to_half(result)
     summary = saved_summary(point, "test") if point else None
     if point and summary:

@@ -1,122 +1,153 @@
-"""The interactive plot of ``report.html``: plotly's data and layout, without colours."""
+"""What the interactive front is drawn from: numbers and names, without a word on how; the page draws."""
 
 from __future__ import annotations
 
-import html
-import json
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-import plotly.graph_objects as go
-
 from search.report import marks
-from search.report.marks import AXIS_END
-from search.report.words import Metric, count, share
+from search.report.cards import dense_bytes
+from search.report.names import label
+from search.report.peers import read_peers
+from search.report.words import METHOD_NAMES, Metric, count, nearest_to_half, saved_summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from search.latencies import Measurement
+    from search.report.cards import Card
     from search.report.data import Dot, Run
-    from search.result import Point
+    from search.result import Summary
+
+Json = dict[str, Any]
 
 
-def plot_json(run: Run) -> dict[str, Any]:
-    """The figure; the page gives each trace the colour that its ``meta`` names, for light and dark."""
-    figure = go.Figure()
-    for rung, dots in marks.background(run).items():
-        _add_marks(figure, run, dots, f"rung-{rung}", marks.rung_label(rung), {"size": 6})
-    _add_steps(figure, run)
-    _add_finals(figure, run, run.result.points, "front", "front", {"size": 11})
-    for kind, mark in marks.OTHERS.items():
-        points = marks.points_of(run, kind)
-        _add_marks(
-            figure, run, points, kind, mark.label, {"symbol": mark.plotly, "size": 9, "line": {"width": 2}}
-        )
-    metric, dense = Metric(run.result.metric), run.result.dense
-    figure.add_scatter(
-        x=[100],
-        y=[metric.plain(dense.score)],
-        mode="markers",
-        name="dense",
-        meta="ink",
-        marker={"symbol": "star", "size": 15},
-        hovertext=[_hover("dense", dense.macs, dense.score, "", run)],
-        hoverinfo="text",
-    )
-    figure.update_layout(**_layout(run))
-    decoded: dict[str, Any] = json.loads(figure.to_json())
-    return decoded
+@dataclass(frozen=True, slots=True)
+class Size:
+    """Something to have less of, along which the front can be shown.
+
+    Attributes:
+        key: Names it on the page.
+        title: For people.
+        dense: Of the dense network.
+        text: The same with its unit.
+        unit: What stands behind a number.
+    """
+
+    key: str
+    title: str
+    dense: float
+    text: str
+    unit: str
 
 
-def _add_marks(
-    figure: go.Figure,
-    run: Run,
-    items: Sequence[Point] | Sequence[Dot],
-    color: str,
-    label: str,
-    marker: dict[str, Any],
-) -> None:
-    if not items:
-        return
-    x, y = marks.position(run, items)
-    figure.add_scatter(
-        x=x,
-        y=y,
-        mode="markers",
-        name=label,
-        meta=color,
-        marker=marker,
-        hovertext=[_hover(item.id, item.macs, item.score, item.origin, run) for item in items],
-        hoverinfo="text",
-    )
+def front_json(run: Run, cards: Sequence[Card]) -> Json:
+    """Everything that the plot of the front shows, in numbers that any JSON reader takes.
 
-
-def _add_finals(
-    figure: go.Figure, run: Run, points: Sequence[Point], color: str, label: str, marker: dict[str, Any]
-) -> None:
-    """Marks with a bar of one standard deviation."""
-    _add_marks(figure, run, points, color, label, marker)
-    if points:
-        spreads = [marks.deviation(run, point) for point in points]
-        figure.data[-1].error_y = {"array": spreads, "width": 0, "thickness": 1.2}
-
-
-def _add_steps(figure: go.Figure, run: Run) -> None:
-    """Steps: what the MACs buy. Controls stand under the risers, so only the treads are strong."""
-    if not run.result.points:
-        return
-    x, y = marks.position(run, run.result.points)
-    treads_x, treads_y = [], []
-    for start, end, level in zip(x, x[1:], y, strict=False):
-        treads_x += [start, end, None]
-        treads_y += [level, level, None]
-    lines = {"mode": "lines", "meta": "front", "showlegend": False, "hoverinfo": "skip"}
-    figure.add_scatter(
-        x=[*x, AXIS_END], y=[*y, y[-1]], line={"shape": "hv", "width": 1}, opacity=0.4, **lines
-    )
-    figure.add_scatter(x=treads_x, y=treads_y, line={"width": 2.5}, **lines)
-
-
-def _hover(name: str, macs: int, score: float, origin: str, run: Run) -> str:
-    """Plotly reads a small HTML here, so names are escaped once for it."""
-    metric, dense = Metric(run.result.metric), run.result.dense
-    lines = [
-        f"<b>{html.escape(marks.shortened(name))}</b>",
-        f"{html.escape(metric.value(score))} on holdout",
-        f"{count(macs)} MACs, {share(macs, dense.macs)} of dense",
-    ]
-    return "<br>".join([*lines, html.escape(marks.shortened(origin))] if origin else lines)
-
-
-def _layout(run: Run) -> dict[str, Any]:
-    axis = html.escape(f"Holdout {Metric(run.result.metric).axis}")
+    Raises:
+        ValueError: If ``peers.json`` is not what it should be.
+    """
+    result, metric = run.result, Metric(run.result.metric)
+    latencies = [found for found in run.latencies if found.id == "dense"]
+    sizes = _sizes(run, cards, latencies)
+    half = nearest_to_half(result)
     return {
-        "template": "none",
-        "paper_bgcolor": "rgba(0,0,0,0)",
-        "plot_bgcolor": "rgba(0,0,0,0)",
-        "height": 480,
-        "margin": {"l": 52, "r": 12, "t": 12, "b": 48},
-        "xaxis": {"title": {"text": marks.MACS_AXIS, "standoff": 10}, "range": [0, AXIS_END], "dtick": 20},
-        "yaxis": {"title": {"text": axis}, "range": list(marks.score_range(run))},
-        "legend": {"orientation": "h", "y": -0.16, "yanchor": "top", "traceorder": "reversed"},
-        "hovermode": "closest",
+        "metric": {"title": label(metric.title), "axis": label(metric.axis), "fraction": metric.is_fraction},
+        "dense": {"holdout": result.dense.score, "test": result.dense.test},
+        "sizes": [
+            {"key": size.key, "title": size.title, "dense": size.dense, "text": size.text, "unit": size.unit}
+            for size in sizes
+        ],
+        "finals": [_final(run, card, latencies) for card in cards],
+        "dots": _dots(run),
+        "peers": [
+            {
+                "name": label(peer.name),
+                "source": label(peer.source, 80),
+                "split": peer.split,
+                "score": peer.score,
+                "sizes": {"macs": peer.macs} | ({} if peer.params is None else {"params": peer.params}),
+            }
+            for peer in read_peers(run.folder)
+        ],
+        "chosen": result.points.index(half) if half else None,
+    }
+
+
+def _sizes(run: Run, cards: Sequence[Card], latencies: Sequence[Measurement]) -> list[Size]:
+    dense = run.result.dense
+    sizes = [
+        Size("macs", "MACs", dense.macs, count(dense.macs), ""),
+        Size("params", "Parameters", dense.params, count(dense.params), ""),
+    ]
+    if any(card.weights_bytes for card in cards):
+        weights = dense_bytes(run)
+        sizes.append(Size("bytes", "Weights file", weights, f"{count(weights)}B", "B"))
+    sizes += [
+        Size(f"latency-{i}", f"Latency, {_way(found)}", found.median_ms, f"{found.median_ms:.3g} ms", "ms")
+        for i, found in enumerate(latencies)
+    ]
+    return sizes
+
+
+def _way(found: Measurement) -> str:
+    """How it was measured, in a line."""
+    threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
+    where = label(str(found.device), 24) if found.device != "cpu" else f"CPU, {threads}"
+    return f"{label(str(found.backend), 24)}, batch {found.batch}, {where}"
+
+
+def _how(found: Measurement) -> tuple[object, ...]:
+    return found.backend, found.device, found.threads, found.batch, found.machine
+
+
+def _final(run: Run, card: Card, latencies: Sequence[Measurement]) -> Json:
+    """A final's place along each size, as a share of dense and as a number, and its score on each split."""
+    point, dense = card.final.point, run.result.dense
+    sizes: dict[str, tuple[float, float]] = {
+        "macs": (point.macs / dense.macs, point.macs),
+        "params": (point.params / dense.params, point.params),
+    }
+    if card.weights_bytes:
+        sizes["bytes"] = (card.weights_bytes / dense_bytes(run), card.weights_bytes)
+    ways = {_how(found): found for found in card.latencies}
+    for i, of_dense in enumerate(latencies):
+        found = ways.get(_how(of_dense))
+        if found is not None:
+            # The ratio was measured in turns with the dense network, so drifts of the machine are not in it.
+            sizes[f"latency-{i}"] = (found.ratio, found.median_ms)
+    return {
+        "key": card.key,
+        "id": point.id,
+        "kind": kind if (kind := card.final.kind) in {"front", *marks.OTHERS} else "dominated",
+        "origin": label(point.origin),
+        "score": point.score,
+        "method": label(METHOD_NAMES.get(point.weights, point.weights)),
+        "sizes": sizes,
+        "holdout": _score(saved_summary(point, "holdout"), point.score),
+        "test": _score(saved_summary(point, "test"), None),
+    }
+
+
+def _score(summary: Summary | None, otherwise: float | None) -> tuple[float | None, float | None, int]:
+    """Mean, standard deviation and number of seeds."""
+    return (otherwise, None, 1) if summary is None else (summary.mean, summary.sd, summary.n)
+
+
+def _dots(run: Run) -> list[Json]:
+    """What no final's mark shows: a column for each fact, since thousands of small objects read slowly."""
+    return [_columns(rung, dots) for rung, dots in marks.background(run).items()]
+
+
+def _columns(rung: int, dots: Sequence[Dot]) -> Json:
+    origins = {origin: i for i, origin in enumerate(dict.fromkeys(dot.origin for dot in dots))}
+    return {
+        "rung": rung,
+        "label": marks.rung_label(rung),
+        "ids": [label(dot.id, 24) for dot in dots],
+        "macs": [dot.macs for dot in dots],
+        "params": [dot.params for dot in dots],
+        "scores": [float(f"{dot.score:.6g}") for dot in dots],
+        "origins": [label(origin) for origin in origins],
+        "origin": [origins[dot.origin] for dot in dots],
     }

@@ -1,0 +1,189 @@
+const finals = new Map(data.front.finals.map(final => [final.key, final]));
+const state = {size: "macs", split: "holdout", budget: null, all: false, chosen: null, evaluation: null, at: null};
+
+// As `search.pick` does: the highest holdout score within the budget, then the least MACs.
+function bestWithin(budget) {
+  let best = null;
+  for (const final of finals.values()) {
+    const size = final.sizes[state.size];
+    if (final.kind !== "front" || !size || 100 * size[0] > budget + 1e-9) continue;
+    const better = best === null || final.score > best.score || (final.score === best.score && final.sizes.macs[1] < best.sizes.macs[1]);
+    if (better) best = final;
+  }
+  return best;
+}
+
+const onFront = () => [...finals.values()].filter(final => final.kind === "front" && final.sizes[state.size]);
+
+function showCard(template, fill = () => {}) {
+  const content = template.content.cloneNode(true);
+  fill(content);
+  by("card").replaceChildren(content);
+}
+
+function showEvaluation([d, i]) {
+  const dots = data.front.dots[d];
+  const texts = {
+    rung: dots.label, id: dots.ids[i], share: percent(dots.macs[i] / data.front.sizes[0].dense), origin: dots.origins[dots.origin[i]],
+    score: scoreText(dots.scores[i]), macs: count(dots.macs[i]), params: count(dots.params[i]),
+  };
+  showCard(by("card-evaluation"), content => {
+    for (const slot of content.querySelectorAll("[data-slot]")) slot.textContent = texts[slot.dataset.slot];
+  });
+  mark(null, {x: 100 * dots[state.size][i] / sizeNow(state).dense, y: plainScore(dots.scores[i])});
+}
+
+function mark(key, at) {
+  state.chosen = key;
+  state.at = at;
+  for (const row of by("finals").querySelectorAll("tr.chosen")) row.classList.remove("chosen");
+  for (const button of by("finals").querySelectorAll('[aria-pressed="true"]')) button.setAttribute("aria-pressed", "false");
+  if (key === null) return;
+  const row = by("finals").querySelector(`tr[data-key="${key}"]`);
+  row.classList.add("chosen");
+  row.querySelector("button").setAttribute("aria-pressed", "true");
+}
+
+function choose(final) {
+  if (final === null) {
+    mark(null, null);
+    return;
+  }
+  if (state.chosen !== final.key) showCard(by(final.key));
+  mark(final.key, place(final, state));
+}
+
+function showBudget() {
+  const slider = by("budget");
+  if (!slider) return;
+  state.budget = Number(slider.value);
+  const size = sizeNow(state);
+  by("budget-text").textContent = `${state.budget}%`;
+  by("budget-size").textContent = `${size.title}, ${sizeText(state.budget / 100 * size.dense, size)}`;
+  slider.setAttribute("aria-valuetext", `${state.budget}% of the dense network's ${size.title}`);
+}
+
+// Said of what the slider found, not of what was chosen by hand.
+function showFinding(best) {
+  const size = sizeNow(state);
+  if (best) {
+    by("budget-finding").textContent = `${best.id}: ${scoreText(best.score)} ${data.front.metric.title} on holdout, ${percent(best.sizes[state.size][0])} of dense`;
+    return;
+  }
+  const least = Math.min(...onFront().map(final => final.sizes[state.size][0]));
+  by("budget-finding").textContent = Number.isFinite(least)
+    ? `No network fits; the smallest has ${percent(least)}.` : `No network of the front has a known ${size.title.toLowerCase()}.`;
+}
+
+function slide() {
+  showBudget();
+  const best = bestWithin(state.budget);
+  choose(best);
+  showFinding(best);
+  moveChoice(by("plot"), state);
+}
+
+function fitSlider() {
+  const slider = by("budget");
+  if (!slider) return;
+  const shares = onFront().map(final => 100 * final.sizes[state.size][0]);
+  slider.min = shares.length ? Math.max(0, Math.floor(Math.min(...shares)) - 1) : 0;
+  slider.max = Math.max(100, Math.ceil(Math.max(0, ...shares)));
+}
+
+function budgetOf(final) {
+  const slider = by("budget");
+  if (!slider || final.kind !== "front" || !final.sizes[state.size]) return;
+  slider.value = Math.ceil(100 * final.sizes[state.size][0] - 1e-9);
+  showBudget();
+  showFinding(final);
+}
+
+// By hand: a mark, a row or a link.
+function chooseByHand(key) {
+  const final = finals.get(key);
+  budgetOf(final);
+  choose(final);
+  moveChoice(by("plot"), state);
+  keepInAddress();
+}
+
+function keepInAddress() {
+  if (state.chosen !== null) history.replaceState(null, "", `#${encodeURIComponent(finals.get(state.chosen).id)}`);
+}
+
+function fromAddress() {
+  let id = location.hash.slice(1);
+  try { id = decodeURIComponent(id); } catch { /* no id then */ }
+  return data.front.finals.find(final => final.id === id) ?? null;
+}
+
+function note() {
+  const plot = by("plot"), low = plot.layout.yaxis.range[0];
+  const below = plot.data.filter(found => found.meta.startsWith("rung")).flatMap(found => found.y).filter(y => y < low).length;
+  const missing = [...finals.values()].filter(final => !place(final, state)).length;
+  by("plot-note").textContent = "Up and to the left is better. Bars: one standard deviation over training seeds. The stepped line is the best that a size buys."
+    + (state.split === "test" ? " The front was chosen on holdout, and so does the slider; test chooses nothing." : "")
+    + (below ? ` Below the axis: ${below} evaluation${below === 1 ? "" : "s"}.` : "")
+    + (missing ? ` Not known here: ${missing} network${missing === 1 ? "" : "s"}.` : "");
+  by("reach").hidden = !below && !state.all;
+}
+
+async function redraw() {
+  const final = finals.get(state.chosen);
+  state.at = final ? place(final, state) : null;
+  await paint(by("plot"));
+  note();
+}
+
+function changeAxes() {
+  state.size = by("size").value;
+  state.split = by("split").value;
+  fitSlider();
+  const final = finals.get(state.chosen);
+  if (final) budgetOf(final);
+  showBudget();
+  redraw();
+}
+
+async function startFront() {
+  const plot = by("plot");
+  makers.set(plot, (colors, width) => frontFigure(state, colors, width));
+  by("controls").hidden = false;
+  by("split").querySelector('[value="test"]').disabled = !data.front.finals.some(final => final.test[0] !== null);
+  fitSlider();
+  const first = fromAddress() ?? (data.front.chosen === null ? null : data.front.finals[data.front.chosen]);
+  if (first) {
+    budgetOf(first);
+    choose(first);
+  }
+  showBudget();
+  await redraw();
+  repaints.push(redraw);
+  plot.on("plotly_click", event => {
+    const chosen = event.points[0]?.customdata;
+    if (typeof chosen === "string") chooseByHand(chosen);
+    else if (chosen) {
+      showEvaluation(chosen);
+      moveChoice(plot, state);
+    }
+  });
+  by("size").addEventListener("change", changeAxes);
+  by("split").addEventListener("change", changeAxes);
+  by("budget")?.addEventListener("input", slide);
+  by("budget")?.addEventListener("change", keepInAddress);
+  by("reach").addEventListener("click", () => {
+    state.all = !state.all;
+    by("reach").setAttribute("aria-pressed", String(state.all));
+    redraw();
+  });
+  by("finals").addEventListener("click", event => {
+    const row = event.target.closest("tr[data-key]");
+    if (row) chooseByHand(row.dataset.key);
+  });
+  addEventListener("hashchange", () => {
+    const final = fromAddress();
+    if (final) chooseByHand(final.key);
+  });
+  root.dataset.ready = "true";
+}

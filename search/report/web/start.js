@@ -1,0 +1,4 @@
+startTheme();
+startFiles();
+startCharts();
+startFront();
