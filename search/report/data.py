@@ -139,6 +139,13 @@ class Run:
         )
 
 
+class NothingYetError(ValueError):
+    """A run folder has no front, and nothing was evaluated in it so far."""
+
+    def __init__(self) -> None:
+        super().__init__("holds no front.json; a finished `python -m search.run` writes it.")
+
+
 def load_run(folder: Path, storage: Storage | None = None) -> Run:
     """Read a run's folder, and its record where that is elsewhere. Writes nothing and waits for no lock.
 
@@ -180,7 +187,7 @@ def load_run(folder: Path, storage: Storage | None = None) -> Run:
 
 def _provisional(start: Start | None, history: History, config: Mapping[str, object]) -> Result:
     if start is None or not history.entries:
-        raise ValueError("holds no front.json; a finished `python -m search.run` writes it.")
+        raise NothingYetError
     seed = config.get("seed", 0)
     result = provisional_result(start, history, seed if isinstance(seed, int) else 0)
     try:

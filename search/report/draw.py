@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import re
 import textwrap
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -12,7 +11,7 @@ import matplotlib as mpl
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from search.report.marks import shortened
+from search.report.names import label, plain
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -31,9 +30,6 @@ _CHARACTERS_IN_LINE = 132
 _MANY = 500
 
 _INK, _FAINT, _GRID = "#1c2321", "#5f6a66", "#e9ecea"
-
-#: SVG knows no control characters, and lone surrogates are no text.
-_NO_TEXT = re.compile(r"[\x00-\x08\x0b-\x1f\x7f\ud800-\udfff\ufffe\uffff]")
 
 _SETTINGS: dict[Any, Any] = {"svg.fonttype": "none", "svg.hashsalt": "espalier", "font.size": 9}
 
@@ -82,7 +78,7 @@ def _saved(figure: Figure, name: Format) -> bytes:
 
 
 def _figure(chart: Chart) -> Figure:
-    note = textwrap.wrap(_clean(chart.note, 2000), _CHARACTERS_IN_LINE)
+    note = textwrap.wrap(plain(chart.note), _CHARACTERS_IN_LINE)
     categories = chart.y.categories
     height = 1.9 + _HEIGHT_OF_CATEGORY * len(categories) if categories else _HEIGHT_INCHES
     foot = 0.1 + _HEIGHT_OF_LINE * len(note)
@@ -106,8 +102,8 @@ def _figure(chart: Chart) -> Figure:
 
 
 def _frame(axes: Axes, chart: Chart) -> None:
-    axes.set_xlabel(_clean(chart.x.title), color=_INK, parse_math=False)
-    axes.set_ylabel(_clean(chart.y.title), color=_INK, parse_math=False)
+    axes.set_xlabel(label(chart.x.title, 80), color=_INK, parse_math=False)
+    axes.set_ylabel(label(chart.y.title, 80), color=_INK, parse_math=False)
     axes.tick_params(colors=_FAINT, length=3)
     axes.grid(color=_GRID, linewidth=0.8)
     axes.set_axisbelow(True)
@@ -117,7 +113,7 @@ def _frame(axes: Axes, chart: Chart) -> None:
         if axis.log:
             scale("log")
     if chart.y.categories:
-        names = [_clean(name) for name in chart.y.categories]
+        names = [label(name) for name in chart.y.categories]
         axes.set_yticks(range(len(names)), labels=names, parse_math=False)
         axes.set_ylim(len(names) - 0.4, -0.6)
         axes.set_ylabel("")
@@ -133,14 +129,14 @@ def _draw(axes: Axes, series: Series, categories: Sequence[str]) -> None:
         axes.errorbar(
             x, y, along_y, along_x, fmt="none", ecolor=look.color, elinewidth=1.2, alpha=0.6, capsize=2
         )
-    label = _clean(series.label)
+    name = label(series.label)
     if series.kind == "points":
         size = 9 if len(x) > _MANY else 26
-        axes.scatter(x, y, s=size, color=look.color, marker=look.marker, linewidths=0, label=label)
+        axes.scatter(x, y, s=size, color=look.color, marker=look.marker, linewidths=0, label=name)
         return
     style = "steps-post" if series.kind == "steps" else "default"
     dashed = "--" if series.role == "dense" else "-"
-    axes.plot(x, y, drawstyle=style, color=look.color, linestyle=dashed, linewidth=1.4, label=label)
+    axes.plot(x, y, drawstyle=style, color=look.color, linestyle=dashed, linewidth=1.4, label=name)
 
 
 def _draw_bars(axes: Axes, series: Series, categories: Sequence[str], index: int, count: int) -> None:
@@ -148,7 +144,7 @@ def _draw_bars(axes: Axes, series: Series, categories: Sequence[str], index: int
     height = 0.8 / count
     places = [place + (index - (count - 1) / 2) * height for place in _places(series.y, categories)]
     lengths = [value or 0.0 for value in series.x]
-    axes.barh(places, lengths, height=height, color=_LOOKS[series.role].color, label=_clean(series.label))
+    axes.barh(places, lengths, height=height, color=_LOOKS[series.role].color, label=label(series.label))
 
 
 def _places(values: Sequence[object], categories: Sequence[str]) -> list[float]:
@@ -162,14 +158,9 @@ def _number(value: object) -> float:
 
 
 def _explain(axes: Axes, chart: Chart) -> None:
-    title = "\n".join(textwrap.wrap(_clean(chart.title, 200), 78))
+    title = "\n".join(textwrap.wrap(label(chart.title, 200), 78))
     axes.set_title(title, loc="left", fontsize=11, weight="bold", color=_INK, parse_math=False)
     if len(chart.series) > 1:
         legend = axes.legend(frameon=False, fontsize=8, labelcolor=_INK, loc="best")
         for text in legend.get_texts():
             text.set_parse_math(False)
-
-
-def _clean(text: str, most: int = 60) -> str:
-    """Text that a picture can hold and a font can try."""
-    return shortened(_NO_TEXT.sub("\N{REPLACEMENT CHARACTER}", text), most)
