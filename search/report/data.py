@@ -289,8 +289,8 @@ def full_widths(result: Result, records: Sequence[Record]) -> dict[str, int]:
 
 
 def training_gaps(result: Result) -> tuple[Gap, ...]:
-    """Fine-tune or scratch? Over every final architecture, controls too, on test."""
-    points = (*result.points, *result.dominated, *result.controls)
+    """Fine-tune or scratch? Over every final architecture, controls too, on test; each counts once."""
+    points = {p.id: p for p in (*result.points, *result.dominated, *result.controls)}.values()
     gaps = []
     for method in ("scratch_e", "scratch_b"):
         differences = [

@@ -86,7 +86,6 @@ def _extent(run: Run) -> tuple[object, ...]:
     return (
         len(history.entries),
         len(history.failures),
-        history.num_running,
         run.latencies,
         run.is_provisional,
         run.is_finished,

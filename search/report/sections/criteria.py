@@ -33,11 +33,12 @@ _LEAST_BEST = 5
 _LEAST_COMPARED = 3
 
 _NOTE = (
-    "For each criterion the mean over its candidates of rung-1 score minus trend; bars are 95% intervals "
-    "(Student's t over candidates). The trend is the isotonic regression of score on MACs over all "
-    "candidates: the curve that never falls with the MACs and has the least squared error, so right of zero "
-    "is better than usual at equal MACs. A candidate counts for the criterion that cuts most of its groups. "
-    "Samplers choose again what went well, so candidates are no independent draws."
+    "For each criterion the mean over its candidates of rung-1 score minus trend; bars: 95% intervals "
+    "(Student's t over candidates). The trend is the isotonic regression of score on MACs, the curve that "
+    "never falls with the MACs and has the least squared error, fitted without the tenth of the candidates "
+    "that a score belongs to: right of zero is better than usual at equal MACs. A candidate counts for the "
+    "criterion that cuts most of its groups. Samplers choose again what went well, so candidates are no "
+    "independent draws."
 )
 
 
@@ -128,7 +129,7 @@ def _chart(standings: Sequence[_Standing], metric: Metric) -> Chart:
     return Chart(
         name="criteria-above-trend",
         title="Rung-1 score above the trend of the MACs, by criterion",
-        x=Axis(f"Score above trend, {metric.gap_axis}"),
+        x=Axis(f"Above trend: {metric.gap_axis}"),
         y=Axis("Criterion", categories=tuple(s.name for s in standings)),
         series=(
             Series("the trend", "line", (0, 0), (standings[0].name, standings[-1].name), "dense"),
@@ -138,7 +139,7 @@ def _chart(standings: Sequence[_Standing], metric: Metric) -> Chart:
                 x=tuple(metric.plain(s.above.mean) for s in standings),
                 y=tuple(s.name for s in standings),
                 role="front",
-                error=tuple(None if s.above.half is None else metric.plain(s.above.half) for s in standings),
+                error=tuple(_half(s, metric) for s in standings),
                 hover=tuple(
                     f"{s.name}: {metric.signed(s.above.mean)}, {words.plural(s.above.n, 'candidate')}"
                     for s in standings
@@ -150,12 +151,18 @@ def _chart(standings: Sequence[_Standing], metric: Metric) -> Chart:
     )
 
 
+def _half(standing: _Standing, metric: Metric) -> float | None:
+    """Half an interval; that of two or three candidates would hide all others."""
+    above = standing.above
+    return None if above.half is None or above.n < _LEAST_COMPARED else metric.plain(above.half)
+
+
 def _table(standings: Sequence[_Standing], total: int, num_best: int, metric: Metric) -> Table:
     columns = (
         cells.plain("criterion"),
         cells.plain("candidates"),
         cells.share("share", "share of candidates"),
-        cells.signed("mean", f"above trend, {metric.gap_axis}", metric),
+        cells.signed("mean", f"above trend: {metric.gap_axis}", metric),
         cells.signed("low", "95% from", metric),
         cells.signed("high", "to", metric),
         cells.share("share_of_best", f"share of the best {num_best}"),
