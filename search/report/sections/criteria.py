@@ -38,7 +38,7 @@ _NOTE = (
     "never falls with the MACs and has the least squared error, fitted without the tenth of the candidates "
     "that a score belongs to: right of zero is better than usual at equal MACs. A candidate counts for the "
     "criterion that cuts most of its groups. Samplers choose again what went well, so candidates are no "
-    "independent draws."
+    "independent draws. Two of them have no bar."
 )
 
 
