@@ -6,10 +6,7 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from search.latencies import read_latencies
-
 if TYPE_CHECKING:
-    from collections.abc import Sequence
     from pathlib import Path
 
     from search.latencies import Measurement
@@ -50,23 +47,18 @@ class Card:
 
 
 def make_cards(run: Run) -> tuple[Card, ...]:
-    """A card for each final: the front, what it dominates, the controls.
-
-    Raises:
-        ValueError: If ``latency.json`` is not what it should be.
-    """
-    latencies = read_latencies(run.folder)
-    return tuple(_card(run, f"card-{i}", final, latencies) for i, final in enumerate(run.finals))
+    """A card for each final: the front, what it dominates, the controls."""
+    return tuple(_card(run, f"card-{i}", final) for i, final in enumerate(run.finals))
 
 
-def _card(run: Run, key: str, final: Final, latencies: Sequence[Measurement]) -> Card:
+def _card(run: Run, key: str, final: Final) -> Card:
     id_ = final.point.id
     files = _files(run.folder / "architectures" / id_)
     saved = "architecture.json" in dict(files)
     return Card(
         key=key,
         final=final,
-        latencies=tuple(found for found in latencies if found.id == id_),
+        latencies=tuple(found for found in run.latencies if found.id == id_),
         files=files,
         exports=tuple((name, use, pick_command(run, id_, name)) for name, use in EXPORTS.items())
         if saved

@@ -139,6 +139,13 @@ class Run:
         )
 
 
+class NothingYetError(ValueError):
+    """A run folder has no front, and nothing was evaluated in it so far."""
+
+    def __init__(self) -> None:
+        super().__init__("holds no front.json; a finished `python -m search.run` writes it.")
+
+
 def load_run(folder: Path, storage: Storage | None = None) -> Run:
     """Read a run's folder, and its record where that is elsewhere. Writes nothing and waits for no lock.
 
@@ -180,7 +187,7 @@ def load_run(folder: Path, storage: Storage | None = None) -> Run:
 
 def _provisional(start: Start | None, history: History, config: Mapping[str, object]) -> Result:
     if start is None or not history.entries:
-        raise ValueError("holds no front.json; a finished `python -m search.run` writes it.")
+        raise NothingYetError
     seed = config.get("seed", 0)
     result = provisional_result(start, history, seed if isinstance(seed, int) else 0)
     try:
@@ -282,8 +289,8 @@ def full_widths(result: Result, records: Sequence[Record]) -> dict[str, int]:
 
 
 def training_gaps(result: Result) -> tuple[Gap, ...]:
-    """Fine-tune or scratch? Over every final architecture, controls too, on test."""
-    points = (*result.points, *result.dominated, *result.controls)
+    """Fine-tune or scratch? Over every final architecture, controls too, on test; each counts once."""
+    points = {p.id: p for p in (*result.points, *result.dominated, *result.controls)}.values()
     gaps = []
     for method in ("scratch_e", "scratch_b"):
         differences = [

@@ -5,7 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from search.latencies import Measurement, read_latencies
 from search.report import marks
 from search.report.cards import dense_bytes
 from search.report.names import label
@@ -15,6 +14,7 @@ from search.report.words import METHOD_NAMES, Metric, count, nearest_to_half, sa
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from search.latencies import Measurement
     from search.report.cards import Card
     from search.report.data import Dot, Run
     from search.result import Summary
@@ -45,10 +45,10 @@ def front_json(run: Run, cards: Sequence[Card]) -> Json:
     """Everything that the plot of the front shows, in numbers that any JSON reader takes.
 
     Raises:
-        ValueError: If ``latency.json`` or ``peers.json`` is not what it should be.
+        ValueError: If ``peers.json`` is not what it should be.
     """
     result, metric = run.result, Metric(run.result.metric)
-    latencies = [found for found in read_latencies(run.folder) if found.id == "dense"]
+    latencies = [found for found in run.latencies if found.id == "dense"]
     sizes = _sizes(run, cards, latencies)
     half = nearest_to_half(result)
     return {

@@ -38,13 +38,18 @@ def _words(history: History) -> list[str]:
         found.append(f"{words.plural(total, 'evaluation')} failed, {all_} with: {_shortened(reason)}")
     else:
         found.append("No evaluation failed.")
-    refused = sum(history.refused.values())
-    found.append(
-        f"{words.plural(refused, 'proposal')} refused because of cost, and "
-        f"{words.plural(history.num_duplicates, 'proposal')} of candidates that were known already; neither "
-        "costs any budget."
-    )
+    refused, repeated = sum(history.refused.values()), history.num_duplicates
+    if refused or repeated:
+        found.append(
+            f"Besides, {words.plural(refused, 'proposal')} cost too much or too little and {_were(refused)} "
+            f"refused, and {words.plural(repeated, 'proposal')} {_were(repeated)} known already; neither "
+            "costs any budget."
+        )
     return found
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _reasons(history: History) -> Table:

@@ -1,0 +1,124 @@
+"""Opens a report in a real browser, from its file, and refuses whatever a harmless page does not do."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+#: CI installs a browser, so a test that can not find one has found a fault there.
+REQUIRED = os.environ.get("ESPALIER_BROWSER") == "required"
+
+AXE_SERIOUS = ("serious", "critical")
+
+
+@pytest.fixture(scope="module")
+def chromium() -> Iterator[Browser]:
+    path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+    if path is None and REQUIRED:
+        pytest.fail("ESPALIER_BROWSER=required, and there is no chromium in PATH.")
+    if path is None:
+        pytest.skip("no chromium in PATH")
+    sync_api = (
+        pytest.importorskip("playwright.sync_api")
+        if not REQUIRED
+        else __import__("playwright.sync_api").sync_api
+    )
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=path)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(
+    browser: Browser, run: Path, *, fragment: str = "", width: int = 1280, scheme: str = "light"
+) -> Iterator[Page]:
+    """The page of a run, ready; on leaving, nothing was requested, said on the console or raised."""
+    faults: list[str] = []
+    context = browser.new_context(
+        viewport={"width": width, "height": 800}, color_scheme=scheme, offline=True, accept_downloads=True
+    )
+    # What is downloaded is a blob of the page's own.
+    context.route(lambda url: not url.startswith("blob:"), lambda route: _only_files(route, faults))
+    page = context.new_page()
+    page.on("console", lambda message: faults.append(f"console: {message.text}"))
+    page.on("pageerror", lambda error: faults.append(f"error: {error}"))
+    page.on("dialog", lambda dialog: (faults.append(f"dialog: {dialog.message}"), dialog.dismiss()))
+    page.goto((run / "report.html").resolve().as_uri() + fragment)
+    page.wait_for_selector("html[data-ready]", timeout=20_000)
+    yield page
+    context.close()
+    assert faults == []
+
+
+def _only_files(route, faults):
+    if route.request.url.startswith("file:") and route.request.url.split("#")[0].endswith("/report.html"):
+        route.continue_()
+        return
+    faults.append(f"request: {route.request.url}")
+    route.abort()
+
+
+def chosen(page: Page) -> str | None:
+    """Id of the network whose card is shown."""
+    return page.evaluate("document.querySelector('#card article')?.dataset.id ?? null")
+
+
+def slide(page: Page, budget: int) -> None:
+    """Move the slider as a finger would: what it was set to is said in one event."""
+    page.evaluate(
+        "value => { const slider = document.getElementById('budget'); slider.value = value;"
+        " slider.dispatchEvent(new Event('input')); slider.dispatchEvent(new Event('change')); }",
+        budget,
+    )
+
+
+def trace(page: Page, name: str) -> dict:
+    """Numbers of the plot's trace with this name in the legend; empty when it is not there."""
+    return page.evaluate(
+        "name => { const found = document.getElementById('plot').data.find(t => t.name === name);"
+        " return found ? {x: [...found.x], y: [...found.y], color: found.marker.color,"
+        " error: found.error_y ? [...found.error_y.array] : [], hover: found.hovertext} : {}; }",
+        name,
+    )
+
+
+def click_mark(page: Page, name: str, index: int) -> None:
+    """Click a mark of the plot where it is drawn."""
+    x, y = page.evaluate(
+        "([name, index]) => { const plot = document.getElementById('plot');"
+        " const {xaxis, yaxis} = plot._fullLayout, found = plot.data.find(t => t.name === name);"
+        " plot.scrollIntoView({block: 'center', behavior: 'instant'});"
+        " const box = plot.getBoundingClientRect();"
+        " return [box.left + xaxis._offset + xaxis.d2p(found.x[index]),"
+        " box.top + yaxis._offset + yaxis.d2p(found.y[index])]; }",
+        [name, index],
+    )
+    page.mouse.move(0, 0)
+    page.wait_for_selector("#plot .hoverlayer .hovertext", state="detached")
+    page.mouse.move(x, y)
+    page.wait_for_selector("#plot .hoverlayer .hovertext")
+    page.mouse.down()
+    page.mouse.up()
+
+
+def draw_all(page: Page) -> None:
+    """Scroll through the page, so that every chart is drawn, and open every fold."""
+    page.evaluate("document.querySelectorAll('details').forEach(fold => { fold.open = true; })")
+    page.evaluate("dispatchEvent(new Event('beforeprint'))")
+    page.wait_for_timeout(100)
+
+
+def overflow(page: Page) -> int:
+    """Pixels by which the page is wider than the window."""
+    return page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
