@@ -93,20 +93,32 @@ def trace(page: Page, name: str) -> dict:
     )
 
 
+def mark_at(page: Page, name: str, index: int) -> tuple[float, float]:
+    """Where a mark of the plot is, in the window."""
+    return tuple(
+        page.evaluate(
+            "([name, index]) => { const plot = document.getElementById('plot');"
+            " const {xaxis, yaxis} = plot._fullLayout, found = plot.data.find(t => t.name === name);"
+            " const box = plot.getBoundingClientRect();"
+            " return [box.left + xaxis._offset + xaxis.d2p(found.x[index]),"
+            " box.top + yaxis._offset + yaxis.d2p(found.y[index])]; }",
+            [name, index],
+        )
+    )
+
+
+def centre(page: Page, selector: str) -> tuple[float, float]:
+    """Where the middle of an element is, in the window."""
+    box = page.locator(selector).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
 def click_mark(page: Page, name: str, index: int) -> None:
     """Click a mark of the plot where it is drawn."""
-    x, y = page.evaluate(
-        "([name, index]) => { const plot = document.getElementById('plot');"
-        " const {xaxis, yaxis} = plot._fullLayout, found = plot.data.find(t => t.name === name);"
-        " plot.scrollIntoView({block: 'center', behavior: 'instant'});"
-        " const box = plot.getBoundingClientRect();"
-        " return [box.left + xaxis._offset + xaxis.d2p(found.x[index]),"
-        " box.top + yaxis._offset + yaxis.d2p(found.y[index])]; }",
-        [name, index],
-    )
     page.mouse.move(0, 0)
     page.wait_for_selector("#plot .hoverlayer .hovertext", state="detached")
-    page.mouse.move(x, y)
+    page.evaluate("document.getElementById('plot').scrollIntoView({block: 'center', behavior: 'instant'})")
+    page.mouse.move(*mark_at(page, name, index))
     page.wait_for_selector("#plot .hoverlayer .hovertext")
     page.mouse.down()
     page.mouse.up()

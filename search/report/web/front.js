@@ -18,7 +18,10 @@ const onFront = () => [...finals.values()].filter(final => final.kind === "front
 function showCard(template, fill = () => {}) {
   const content = template.content.cloneNode(true);
   fill(content);
-  by("card").replaceChildren(content);
+  const card = by("card");
+  card.replaceChildren(content);
+  // What stands beside and below stays where it is when a shorter card follows.
+  card.style.minHeight = `${card.offsetHeight}px`;
 }
 
 function showEvaluation([d, i]) {
@@ -133,6 +136,8 @@ async function redraw() {
   const final = finals.get(state.chosen);
   state.at = final ? place(final, state) : null;
   await paint(by("plot"));
+  moveChoice(by("plot"), state);
+  by("unzoom").hidden = true;
   note();
 }
 
@@ -160,6 +165,11 @@ async function startFront() {
   showBudget();
   await redraw();
   repaints.push(redraw);
+  plot.on("plotly_relayout", change => {
+    if (Object.keys(change).some(key => key.startsWith("xaxis.range"))) by("unzoom").hidden = false;
+  });
+  by("unzoom").addEventListener("click", redraw);
+  plot.on("plotly_afterplot", () => moveChoice(plot, state));
   plot.on("plotly_click", event => {
     const chosen = event.points[0]?.customdata;
     if (typeof chosen === "string") chooseByHand(chosen);
@@ -181,6 +191,7 @@ async function startFront() {
     const row = event.target.closest("tr[data-key]");
     if (row) chooseByHand(row.dataset.key);
   });
+  addEventListener("resize", () => { by("card").style.minHeight = ""; });
   addEventListener("hashchange", () => {
     const final = fromAddress();
     if (final) chooseByHand(final.key);
