@@ -1,5 +1,6 @@
 """How long a network takes, beside a reference network that runs in turns with it."""
 
+from evaluators.latency.divisor import hardware_divisor
 from evaluators.latency.estimate import Comparison, Patience, Timing, compare
 from evaluators.latency.measure import compare_models, machine_name
 from evaluators.latency.meter import LatencyMeter
@@ -16,5 +17,6 @@ __all__ = [
     "check_backends",
     "compare",
     "compare_models",
+    "hardware_divisor",
     "machine_name",
 ]
