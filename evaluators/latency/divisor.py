@@ -10,8 +10,8 @@ _GPU = 8
 
 #: Numbers in fp32 that a vector of each instruction set holds. The kernels of PyTorch and ONNX Runtime fill
 #: up to whole vectors, so what lies in between saves next to nothing. Two 3x3 convolutions of 64 channels
-#: whose inner width is cut, 28x28 pixels, batch 1, one Zen 4 core with AVX-512, torch 2.15, ONNX Runtime 1.31;
-#: share of the dense latency (``scripts/bench_latency.py --widths`` measures it again):
+#: whose inner width is cut, 28x28 pixels, batch 1, one Zen 4 core with AVX-512, torch 2.15, ONNX Runtime
+#: 1.31; share of the dense latency (``scripts/bench_latency.py --widths`` measures it again):
 #:
 #:   inner width       32     33     36     40     44     48     52     56     60     62
 #:   eager           0.57   0.80   0.80   0.79   0.80   0.79   1.02   1.02   1.02   1.02
