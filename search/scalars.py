@@ -9,14 +9,12 @@ from typing import TYPE_CHECKING
 from tensorboardX import SummaryWriter
 
 from evaluators.evaluation import SEARCHED
-from search.front import front, hypervolume
-from search.jobs import mark_of
+from search.front import Mark, front, hypervolume
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from search.front import Mark
     from search.study import Record
 
 #: Inside the run folder.
@@ -64,7 +62,8 @@ class Scalars:
             "seconds": evaluation.seconds,
         }
         if evaluation.method == SEARCHED.get(rung) and not record.is_control:
-            self._fronts[rung] = front([*self._fronts[rung], mark_of(record)])
+            mark = Mark(evaluation.macs, evaluation.score, evaluation.candidate)
+            self._fronts[rung] = front([*self._fronts[rung], mark])
             scalars["hypervolume"] = hypervolume(self._fronts[rung], self._dense_macs)
         for name, value in scalars.items():
             self._writer.add_scalar(f"rung-{rung}/{name}", value, step)

@@ -6,7 +6,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from search.latencies import read_latencies
-from search.report.data import Run, csv_rows, full_widths
+from search.report.data import Run, full_widths
+from search.report.tables import csv_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping

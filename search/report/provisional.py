@@ -50,7 +50,7 @@ def provisional_result(start: Start, history: History, seed: int) -> Result:
         points=tuple(p for p in proposed if p.id in ids),
         dominated=tuple(p for p in proposed if p.id not in ids) if rung == _HIGHEST else (),
         controls=tuple(p for p in points if p.control_of is not None),
-        hypervolume=Hypervolume(hypervolume(final, start.macs, worst), REFERENCE | {"score": worst}),
+        hypervolume=Hypervolume(hypervolume(final, start.macs, score=worst), REFERENCE | {"score": worst}),
         comparisons=tuple(compare(points, kind, "holdout") for kind in CONTROLS if rung == _HIGHEST),
         counts={f"rung-{r}": _count(history, r) for r in RUNGS},
         seconds={phase_of(r): busy_seconds(_on(history, r)) for r in RUNGS},
