@@ -20,7 +20,8 @@ COMMANDS = {
     "inspect": ("search.inspect.__main__", "What may be pruned in a model, before any search."),
     "run": ("search.run", "Search smaller networks and write a run folder."),
     "report": ("search.report.__main__", "Write the report of a run folder again."),
-    "pick": ("search.pick", "Pick a network of a front, look at it, take it away."),
+    "latency": ("search.latency", "Measure the latency of a front's networks on this machine."),
+    "pick": ("search.pick.__main__", "Pick a network of a front, look at it, take it away."),
 }
 
 _HELP = """Espalier: pruning as neural architecture search.

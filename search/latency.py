@@ -41,7 +41,7 @@ _PLAIN_WIDTH = 120
 _EXAMPLES = """\b
 Examples:
   python -m search.latency runs/digits
-  python -m search.latency runs/digits --backend eager,onnxruntime --batch 1,32 --threads 2
+  python -m search.latency runs/digits --backend onnxruntime --batch 1,32
 """
 
 

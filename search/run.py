@@ -61,6 +61,7 @@ _SECTIONS = {
         "budget",
         "max_rung",
         "macs",
+        "objectives",
         "final",
         "seed",
         "executor",
@@ -78,6 +79,7 @@ _SECTIONS = {
     ),
     "How it is searched": ("holdout", "criteria", "criterion_per_group", "statistics_memory", "sampler"),
     "How networks are trained": ("final_seeds", "device", "epochs", "lr", "batch_size"),
+    "What is measured": ("latency", "latency_batch", "latency_threads"),
     "Record": ("storage", "loggers"),
     "On a Ray cluster": ("address", "resources", "workers", "storage_path", "timeout", "retries"),
 }

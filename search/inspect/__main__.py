@@ -33,7 +33,7 @@ _PLAIN_WIDTH = 140
 _EXAMPLES = """\b
 Examples:
   python -m search.inspect --model torchvision:resnet50
-  python -m search.inspect --model timm:vit_tiny_patch16_224 --picture vit.html
+  python -m search.inspect --model timm:vit_tiny_patch16_224 --picture v.svg
   python -m search.inspect --model mine.py:network --input 1x16:int64
   python -m search.inspect --task digits --json
 """

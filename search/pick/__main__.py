@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 _EXAMPLES = """\b
 Examples:
   python -m search.pick runs/digits --max-macs 50%
-  python -m search.pick runs/digits --min-score 95% --export architecture,onnx --to small
+  python -m search.pick runs/digits --min-score 95% --export onnx --to small
   python -m search.pick runs/digits --where "params<=40%" --best latency_ms
-  python -m search.pick runs/digits --id 8f02ed7e9c --id e161e3297f --export pt2,int8
+  python -m search.pick runs/digits --id 8f02ed7e9c --export pt2,int8
 """
 
 

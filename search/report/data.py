@@ -207,8 +207,12 @@ def load_result(folder: Path) -> Result:
     """Read ``front.json``.
 
     Raises:
-        ValueError: If it can not be read.
+        ValueError: If the folder is none, has no front, or one that can not be read.
     """
+    if not folder.is_dir():
+        raise ValueError("there is no such folder.")
+    if not (folder / FRONT).is_file():
+        raise NothingYetError
     try:
         result = Result.load(folder)
         _check(result)

@@ -25,7 +25,7 @@ from browser import chromium as chromium
 from made_run import DENSE, EMPTY, GROUPS, POINTS, make_point, make_result, make_run
 
 from search.latencies import Measurement, write_latencies
-from search.pick import Limits, pick_point
+from search.pick.choose import Limits, pick_point
 from search.report import page as report_page
 from search.report import write_report
 from search.report.section import Axis, Chart, Column, Section, Series, Table
