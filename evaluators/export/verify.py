@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -17,12 +18,12 @@ from evaluators.export.process import ExportError, FreshProcess, Job
 from evaluators.scoring import call, eval_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from torch import nn
 
-    from evaluators.task import Batch, Task
+    from evaluators.task import Loader, Task
 
 #: Sizes of batches that are compared by themselves: an export may have taken one of them for a constant.
 BATCHES = (1, 2, 7)
@@ -32,6 +33,7 @@ TOLERANCE = 1e-4
 RELATIVE_TOLERANCE = 1e-5
 #: Largest difference of two scores that are equal.
 SCORE_TOLERANCE = 1e-4
+SAY_EVERY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +153,14 @@ def verify(
         _compare_sizes(model, task, exported)
         say(f"comparing on test: {', '.join(exported)}")
         own = _Tally()
-        _score(model, task, task.test, own, {name: (one, one.test) for name, one in exported.items()})
+        tallies = {name: (one, one.test) for name, one in exported.items()}
+        _score(model, task, task.test, own, tallies, say)
         _require_score("the network", own, own.mean, reported)
         inexact = {name: (one, one.holdout) for name, one in exported.items() if not one.exact}
         before = _Tally()
         if inexact:
             say(f"measuring on holdout: {', '.join(inexact)}")
-            _score(model, task, task.holdout, before, inexact)
+            _score(model, task, task.holdout, before, inexact, say)
         for name, one in exported.items():
             if one.exact:
                 _require_score(name, one.test, one.test.mean, own.mean if reported is None else reported)
@@ -193,12 +196,17 @@ def _batch_size(inputs: Any) -> int:
 def _score(
     model: nn.Module,
     task: Task,
-    batches: Iterable[Batch],
+    batches: Loader,
     own: _Tally,
     exported: Mapping[str, tuple[_Exported, _Tally]],
+    say: Callable[[str], None],
 ) -> None:
     """One pass over a split: the network's outputs, and those of every file."""
-    for inputs, targets in batches:
+    told = time.monotonic()
+    for i, (inputs, targets) in enumerate(batches):
+        if time.monotonic() - told > SAY_EVERY_SECONDS:
+            told = time.monotonic()
+            say(f"batch {i} of {len(batches)}")
         outputs = call(model, inputs)
         own.add(task, outputs, targets)
         leaves, structure = pytree.tree_flatten(outputs)

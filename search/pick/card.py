@@ -220,7 +220,7 @@ def _command(config: Mapping[str, object]) -> str:
         values = setting if isinstance(setting, list) else [setting]
         if name in ("data_root", "weights"):
             values = ["DIR" if name == "data_root" else "FILE"]
-        if name == "criteria":
+        if name in ("criteria", "objectives", "latency"):
             values = [",".join(map(str, values))]
         option = f"--{option_name(name)}"
         words += [option if value is True else f"{option} {_quoted(str(value))}" for value in values]

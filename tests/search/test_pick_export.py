@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -83,11 +84,17 @@ def test_the_network_scores_on_test_what_the_report_says(run, small):
     task.test.unseal()
     model = rebuild(DigitsCnn(), small).eval()
     program = torch.export.load(small / "model.pt2").module()
-    right = {"rebuilt": 0, "pt2": 0}
+    sessions = {name: onnxruntime.InferenceSession(small / f"model{name}.onnx") for name in ("", "-int8")}
+    right = {"rebuilt": 0, "pt2": 0, "": 0, "-int8": 0}
     with torch.inference_mode():
         for images, targets in task.test:
             right["rebuilt"] += int((model(images).argmax(1) == targets).sum())
             right["pt2"] += int((program(images).argmax(1) == targets).sum())
+            for name, session in sessions.items():
+                (outputs,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+                right[name] += int((outputs.argmax(1) == targets.numpy()).sum())
+    on_card = re.search(r"\| `model-int8.onnx` .* (\S+)% \|", (small / "README.md").read_text())[1]
+    assert 100 * right.pop("-int8") / 600 == pytest.approx(float(on_card), abs=0.005)
     reported = load_result(run).points[0].saved_test
     assert {name: n / 600 for name, n in right.items()} == pytest.approx(dict.fromkeys(right, reported))
 
