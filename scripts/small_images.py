@@ -16,7 +16,7 @@ from torchvision import models
 from evaluators.task import Recipe, Task, TensorLoader
 from evaluators.tasks.cifar10 import NORMALISE, load_images
 
-SIZE, TRAIN, HOLDOUT, TEST = 64, 3000, 1000, 2000
+SIZE, TRAIN, HOLDOUT, TEST = 64, 2000, 500, 1000
 
 
 def resnet18() -> Task:
@@ -43,7 +43,7 @@ def _task(name: str) -> Task:
         test=part("test", 0, TEST, 100),
         calibration=part("train", 0, TRAIN, 100),
         pretrained=False,
-        recipe=Recipe(epochs=4, lr=0.05, batch_size=32),
+        recipe=Recipe(epochs=3, lr=0.05, batch_size=32),
     )
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +18,7 @@ from evaluators.export.process import ExportError, FreshProcess, Job
 from evaluators.scoring import call, eval_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from torch import nn
@@ -178,11 +178,10 @@ def verify(
 
 def _compare_sizes(model: nn.Module, task: Task, exported: Mapping[str, _Exported]) -> None:
     """Batches of several sizes, of real inputs."""
-    inputs, targets = joined(task.test, max(BATCHES)), None
+    inputs = joined(task.test, max(BATCHES))
     size = _batch_size(inputs)
     for wanted in sorted({min(wanted, size) for wanted in BATCHES}):
-        targets = torch.zeros(size)
-        part = part_of((inputs, targets), wanted)
+        part = part_of((inputs, torch.zeros(size)), wanted)
         outputs = _tensors(call(model, part))
         for name, one in exported.items():
             with _named(name, f"for a batch of {wanted} "):
@@ -234,15 +233,10 @@ def _require_score(name: str, tally: _Tally, score: float, reported: float | Non
         )
 
 
-class _named:  # noqa: N801
+@contextmanager
+def _named(name: str, where: str = "") -> Iterator[None]:
     """Puts the name of a file before what is said of it."""
-
-    def __init__(self, name: str, where: str = "") -> None:
-        self._name, self._where = name, where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ExportError):
-            raise ExportError(f"{self._name}: {self._where}{error}") from error
+    try:
+        yield
+    except ExportError as error:
+        raise ExportError(f"{name}: {where}{error}") from error

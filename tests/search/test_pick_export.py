@@ -223,6 +223,24 @@ def test_a_target_that_is_there_or_can_not_be_is_refused(run, tmp_path, capsys):
     assert "small: can not be written: " in capsys.readouterr().err
 
 
+def test_a_card_names_no_folder_of_this_machine(tmp_path):
+    point = make_point("c3", 480_000, 0.95)
+    result = make_result(points=(point,))
+    config = {
+        "task": "/home/me/secret/task.py:make",
+        "data_root": "/home/me/data",
+        "weights": "/home/me/w.pt",
+    }
+    code = "import sys\nsys.path.insert(0, '/home/me/secret')\nfrom task import make\ndense = make().model"
+    verdicts = {name: Verdict(0.0, 1.0, 0.9, None, None) for name in ("load.py", "weights.safetensors")}
+    task = load_task("digits", TaskOptions())
+    write_card(tmp_path, Card(columns(result), config, task, point, code, verdicts))
+    text = (tmp_path / "README.md").read_text()
+    assert "/home/me" not in text
+    assert "sys.path.insert(0, 'path/to')" in text
+    assert "--task path/to/task.py:make" in text
+
+
 HOSTILE = (
     "<script>alert(1)</script>\n---\n# x | `y` ``` [z](http://e.vil) \N{RIGHT-TO-LEFT OVERRIDE}"
     + "e" * 10_000
