@@ -116,7 +116,9 @@ def dense_network(code: str) -> Any:
 def _open_onnx(path: Path) -> Callable[[Any], list[np.ndarray]]:
     import onnxruntime
 
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
     names = [given.name for given in session.get_inputs()]
 
     def run(inputs: Any) -> list[np.ndarray]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+import time
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -17,12 +18,12 @@ from evaluators.export.process import ExportError, FreshProcess, Job
 from evaluators.scoring import call, eval_mode
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from torch import nn
 
-    from evaluators.task import Batch, Task
+    from evaluators.task import Loader, Task
 
 #: Sizes of batches that are compared by themselves: an export may have taken one of them for a constant.
 BATCHES = (1, 2, 7)
@@ -32,6 +33,7 @@ TOLERANCE = 1e-4
 RELATIVE_TOLERANCE = 1e-5
 #: Largest difference of two scores that are equal.
 SCORE_TOLERANCE = 1e-4
+SAY_EVERY_SECONDS = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,13 +153,14 @@ def verify(
         _compare_sizes(model, task, exported)
         say(f"comparing on test: {', '.join(exported)}")
         own = _Tally()
-        _score(model, task, task.test, own, {name: (one, one.test) for name, one in exported.items()})
+        tallies = {name: (one, one.test) for name, one in exported.items()}
+        _score(model, task, task.test, own, tallies, say)
         _require_score("the network", own, own.mean, reported)
         inexact = {name: (one, one.holdout) for name, one in exported.items() if not one.exact}
         before = _Tally()
         if inexact:
             say(f"measuring on holdout: {', '.join(inexact)}")
-            _score(model, task, task.holdout, before, inexact)
+            _score(model, task, task.holdout, before, inexact, say)
         for name, one in exported.items():
             if one.exact:
                 _require_score(name, one.test, one.test.mean, own.mean if reported is None else reported)
@@ -175,11 +178,10 @@ def verify(
 
 def _compare_sizes(model: nn.Module, task: Task, exported: Mapping[str, _Exported]) -> None:
     """Batches of several sizes, of real inputs."""
-    inputs, targets = joined(task.test, max(BATCHES)), None
+    inputs = joined(task.test, max(BATCHES))
     size = _batch_size(inputs)
     for wanted in sorted({min(wanted, size) for wanted in BATCHES}):
-        targets = torch.zeros(size)
-        part = part_of((inputs, targets), wanted)
+        part = part_of((inputs, torch.zeros(size)), wanted)
         outputs = _tensors(call(model, part))
         for name, one in exported.items():
             with _named(name, f"for a batch of {wanted} "):
@@ -193,12 +195,17 @@ def _batch_size(inputs: Any) -> int:
 def _score(
     model: nn.Module,
     task: Task,
-    batches: Iterable[Batch],
+    batches: Loader,
     own: _Tally,
     exported: Mapping[str, tuple[_Exported, _Tally]],
+    say: Callable[[str], None],
 ) -> None:
     """One pass over a split: the network's outputs, and those of every file."""
-    for inputs, targets in batches:
+    told = time.monotonic()
+    for i, (inputs, targets) in enumerate(batches):
+        if time.monotonic() - told > SAY_EVERY_SECONDS:
+            told = time.monotonic()
+            say(f"batch {i} of {len(batches)}")
         outputs = call(model, inputs)
         own.add(task, outputs, targets)
         leaves, structure = pytree.tree_flatten(outputs)
@@ -226,15 +233,10 @@ def _require_score(name: str, tally: _Tally, score: float, reported: float | Non
         )
 
 
-class _named:  # noqa: N801
+@contextmanager
+def _named(name: str, where: str = "") -> Iterator[None]:
     """Puts the name of a file before what is said of it."""
-
-    def __init__(self, name: str, where: str = "") -> None:
-        self._name, self._where = name, where
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, ExportError):
-            raise ExportError(f"{self._name}: {self._where}{error}") from error
+    try:
+        yield
+    except ExportError as error:
+        raise ExportError(f"{name}: {where}{error}") from error

@@ -140,7 +140,7 @@ def _points(known: Columns, limits: Limits, ids: tuple[str, ...], run: Path) -> 
         return [find_point(known.result, id_) for id_ in dict.fromkeys(ids)]
     if not known.result.points:
         raise click.UsageError(f"{run}: its front is empty, so there is nothing to pick.")
-    return [pick_point(known, limits)]
+    return [pick_point(known.result, limits, known)]
 
 
 def _target(run: Path, point: Point, to: Path | None, *, several: bool) -> Path:

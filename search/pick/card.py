@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+import os
 import platform
 import re
 import shlex
@@ -106,7 +107,8 @@ def facts(folder: Path, card: Card) -> dict[str, Any]:
         "recipe": _RECIPES.get(point.weights, point.weights),
         "training": _training(card),
         "widths": _widths(card),
-        "command": _command(card.config),
+        "command": _portable(_command(card.config), card.config),
+        "dense_code": _portable(card.dense_code, card.config),
         "versions": _versions(card.config),
         "input": _shape(card.task.example_inputs),
         "calibration": SAMPLES,
@@ -220,11 +222,18 @@ def _command(config: Mapping[str, object]) -> str:
         values = setting if isinstance(setting, list) else [setting]
         if name in ("data_root", "weights"):
             values = ["DIR" if name == "data_root" else "FILE"]
-        if name == "criteria":
+        if name in ("criteria", "objectives", "latency"):
             values = [",".join(map(str, values))]
         option = f"--{option_name(name)}"
         words += [option if value is True else f"{option} {_quoted(str(value))}" for value in values]
     return " \\\n    ".join(words)
+
+
+def _portable(text: str, config: Mapping[str, object]) -> str:
+    """Text that names a user's file, without the folder where that is an absolute one of this machine."""
+    task = str(config.get("task"))
+    folder = os.path.dirname(task.rpartition(":")[0])
+    return text.replace(folder, "path/to") if ".py:" in task and os.path.isabs(folder) else text
 
 
 def _quoted(text: str) -> str:

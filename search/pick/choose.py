@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from evaluators.options import OptionError
 from search.pick import amounts
-from search.pick.columns import LATENCY, RATIO, SIZE
+from search.pick.columns import LATENCY, RATIO, SIZE, columns
 from search.report.words import Metric, share
 
 if TYPE_CHECKING:
@@ -61,16 +61,20 @@ class Limits:
     min_score_option: str = "min-score"
 
 
-def pick_point(known: Columns, limits: Limits) -> Point:
+def pick_point(result: Result, limits: Limits, known: Columns | None = None) -> Point:
     """The point of the front with the highest score within the limits, or what else decides.
 
     With a least score and nothing else to decide it is the one with the fewest MACs that reaches it.
 
+    Args:
+        result: ``front.json``, with a point on the front.
+        limits: What is asked for.
+        known: What is known of its points; no more than the result says when ``None``.
+
     Raises:
         OptionError: If a limit can not be read, or no point meets it; the rule says what can be met.
     """
-    result = known.result
-    metric = Metric(result.metric)
+    known = columns(result) if known is None else known
     points = list(result.points)
     points = _within(points, "max-macs", limits.max_macs, result.dense.macs, lambda point: point.macs)
     points = _within(points, "max-params", limits.max_params, result.dense.params, lambda point: point.params)
@@ -86,7 +90,6 @@ def pick_point(known: Columns, limits: Limits) -> Point:
         return _best(known, points, limits.best)
     if limits.min_score is not None:
         return min(points, key=lambda point: (point.macs, -point.score))
-    assert points, metric
     return max(points, key=lambda point: (point.score, -point.macs))
 
 
@@ -159,7 +162,7 @@ def _fast_enough(known: Columns, points: list[Point], text: str | None) -> list[
     if text is None:
         return points
     setups = known.latency_setups
-    if not setups:
+    if not setups and LATENCY not in known.names:
         rule = "nothing was measured on this front; `python -m search.latency RUN` does so."
         raise OptionError("max-latency-ms", text, rule)
     if len(setups) > 1:
@@ -168,7 +171,7 @@ def _fast_enough(known: Columns, points: list[Point], text: str | None) -> list[
             f"was measured in several ways; name one with --where '{LATENCY}:{setups[0]}<={text}': {named}."
         )
         raise OptionError("max-latency-ms", text, rule)
-    name = f"{RATIO if text.endswith('%') else LATENCY}:{setups[0]}"
+    name = ":".join([RATIO if text.endswith("%") else LATENCY, *setups])
     most = amounts.plain(text)
     if most is None or most <= 0:
         raise OptionError(
@@ -244,7 +247,8 @@ def _good_enough(result: Result, points: list[Point], limits: Limits) -> list[Po
 
 def _best(known: Columns, points: list[Point], name: str) -> Point:
     """The best by one column; of equals the one with the higher score."""
-    name = next((f"{LATENCY}:{one}" for one in known.latency_setups if name == LATENCY), name)
+    if name == LATENCY and name not in known.names and len(known.latency_setups) == 1:
+        name = f"{LATENCY}:{known.latency_setups[0]}"
     if name not in known.names:
         raise OptionError("best", repr(name), _unknown(known, name))
     numbers = [(point, number) for point in points if (number := known.number(point, name)) is not None]

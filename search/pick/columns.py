@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -72,6 +73,9 @@ def columns(result: Result, folder: Path | None = None) -> Columns:
     for row in csv_rows(run):
         cells.setdefault(str(row["id"]), dict(row))  # the front comes first
     measured = read_latencies(folder) if folder is not None else ()
+    for point in (*result.controls, *result.dominated, *result.points):
+        if (ms := getattr(point, LATENCY, None)) is not None:
+            cells[point.id] |= {LATENCY: ms, RATIO: ms / (getattr(result.dense, LATENCY, None) or math.nan)}
     for id_, row in cells.items():
         if folder is not None and (path := folder / "architectures" / id_ / WEIGHTS).is_file():
             row[SIZE] = path.stat().st_size

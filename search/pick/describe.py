@@ -37,6 +37,8 @@ def describe_point(known: Columns, point: Point, folder: Path) -> str:
         test, dense_test = metric.value(point.saved_test), metric.value(dense.test)
         rows.append(("", f"{test} on test, by the saved weights (dense: {dense_test})"))
     rows += [(METHOD_NAMES.get(method, method), scores(point, method, metric)) for method in methods(point)]
+    if (ms := getattr(point, "latency_ms", None)) is not None:
+        rows.append(("latency", f"{ms:.3g} ms during the search, where it was an objective"))
     rows += [("latency", latency(m)) for m in known.latencies if m.id == point.id]
     chosen = [f"{name} x {n}" for name, n in Counter(point.criteria.values()).most_common()]
     rows.append(("criteria", ", ".join(chosen) or "none: nothing was removed"))

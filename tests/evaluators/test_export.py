@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 from torch import nn
-from torchvision.models import mobilenet_v2, resnet18
+from torchvision.models import mobilenet_v2, resnet18, squeezenet1_1
 
 from evaluators.export import fresh
 from evaluators.export.formats import (
@@ -30,6 +30,7 @@ from evaluators.export.verify import TOLERANCE, verify
 from evaluators.models import CIFAR_MODELS, DigitsCnn
 from evaluators.options import OptionError
 from evaluators.task import Task, TensorLoader
+from evaluators.tasks.dense import dense_code
 from spaces import cut, rebuild, trace
 from spaces.surgery import describe, write_architecture
 
@@ -285,6 +286,35 @@ def test_the_process_ends_with_its_context(written, tmp_path: Path) -> None:
     with FreshProcess(written[1][ONNX][0], tmp_path / "new") as process:
         process.wait_ready()
     assert process._process.returncode is not None
+
+
+@pytest.mark.parametrize(
+    ("name", "model", "network"),
+    [
+        ("digits", None, DigitsCnn()),
+        ("cifar10", None, CIFAR_MODELS["resnet20"]()),
+        ("cifar10", "resnet32", CIFAR_MODELS["resnet32"]()),
+        ("imagefolder", None, resnet18(num_classes=3)),
+        ("imagefolder", "squeezenet1_1", squeezenet1_1(num_classes=7)),
+    ],
+)
+def test_the_dense_network_of_a_task_is_made_by_a_few_lines(name, model, network) -> None:
+    task = Task(name, network, torch.rand(1, 1 if name == "digits" else 3, 64, 64), [], [], [])
+    made = fresh.dense_network(dense_code(name, model, task))
+    assert {key: value.shape for key, value in made.state_dict().items()} == {
+        key: value.shape for key, value in network.state_dict().items()
+    }
+
+
+@pytest.mark.parametrize("name", ["task", "my task"])
+def test_a_users_file_makes_its_dense_network_with_its_neighbours(name, tmp_path: Path) -> None:
+    (tmp_path / f"neighbour_{name[:2]}.py").write_text("from torch import nn\nNet = nn.Identity\n")
+    source = f"import sys\nsys.path.insert(0, {str(tmp_path)!r})\nfrom neighbour_{name[:2]} import Net\n"
+    source += "class T:\n    model = Net()\ndef make():\n    return T()\n"
+    (tmp_path / f"{name}.py").write_text(source)
+    code = dense_code(f"{tmp_path}/{name}.py:make", None, None)
+    program = f"{code}\nassert type(dense).__name__ == 'Identity'"
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_formats_by_name(monkeypatch: pytest.MonkeyPatch) -> None:

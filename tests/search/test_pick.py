@@ -8,8 +8,9 @@ from made_run import DENSE, POINTS, make_point, make_result, make_run
 from evaluators.options import OptionError
 from search.command import run_command
 from search.latencies import Measurement, write_latencies
+from search.pick import Limits, pick_point
 from search.pick.__main__ import pick
-from search.pick.choose import Limits, knee, pick_point
+from search.pick.choose import knee
 from search.pick.columns import columns
 from search.pick.describe import snippet
 from search.result import Summary
@@ -25,7 +26,7 @@ def command(*argv):
 
 
 def picked_from(result, limits):
-    return pick_point(columns(result), limits).id
+    return pick_point(result, limits).id
 
 
 # Points are a1 21%, b2 29%, c3 48%, d4 71%, e5 88% of 1 M MACs; parameters are a twentieth of the MACs.
@@ -248,21 +249,36 @@ def test_measured_latencies_are_limits_and_columns(run, capsys):
     for id_, ms, ratio in (("b2", 1.0, 0.5), ("c3", 0.8, 0.4), ("d4", 1.5, 0.75)):
         measured(id_, ms, ratio).write(run)
     known = columns(make_result(), run)
-    assert pick_point(known, Limits(max_latency_ms="1.4")).id == "c3"
-    assert pick_point(known, Limits(max_latency_ms="75%")).id == "d4"
-    assert pick_point(known, Limits(best="latency_ms")).id == "c3"
-    assert pick_point(known, Limits(where=("latency_ratio:eager:cpu:2-threads:batch-1>45%",))).id == "d4"
+    assert pick_point(known.result, Limits(max_latency_ms="1.4"), known).id == "c3"
+    assert pick_point(known.result, Limits(max_latency_ms="75%"), known).id == "d4"
+    assert pick_point(known.result, Limits(best="latency_ms"), known).id == "c3"
+    assert (
+        pick_point(known.result, Limits(where=("latency_ratio:eager:cpu:2-threads:batch-1>45%",)), known).id
+        == "d4"
+    )
     with pytest.raises(
         OptionError, match=r"^--max-latency-ms 0.5: no network fits; the fastest takes 0.8 ms"
     ):
-        pick_point(known, Limits(max_latency_ms="0.5"))
+        pick_point(known.result, Limits(max_latency_ms="0.5"), known)
     with pytest.raises(OptionError, match="must be milliseconds like 3, or 50% of dense, above 0"):
-        pick_point(known, Limits(max_latency_ms="-1%"))
+        pick_point(known.result, Limits(max_latency_ms="-1%"), known)
     measured("e5", 0.3, 0.2, backend="onnxruntime").write(run)
     assert command(run, "--max-latency-ms", "1") == 2
     assert "name one with --where 'latency_ms:eager:cpu:2-threads:batch-1<=1'" in capsys.readouterr().err
     assert command(run, "--where", "latency_ms:eager:cpu:2-threads:batch-1<=1") == 0
     assert capsys.readouterr().out.split()[:2] == ["network", "c3"]
+
+
+def test_latency_as_an_objective_is_a_limit_too():
+    known = columns(make_result())
+    cells = {
+        point.id: {**known.cells[point.id], "latency_ms": ms, "latency_ratio": ms / 4}
+        for point, ms in zip(POINTS, (1.0, 2.0, 1.5, 2.5, 3.5), strict=True)
+    }
+    known = replace(known, cells=cells)
+    assert pick_point(known.result, Limits(max_latency_ms="2.2"), known).id == "c3"
+    assert pick_point(known.result, Limits(max_latency_ms="70%"), known).id == "d4"
+    assert pick_point(known.result, Limits(min_score="95%", best="latency_ms"), known).id == "c3"
 
 
 def test_the_machine_is_named_where_there_are_several(run):
@@ -276,7 +292,7 @@ def test_the_machine_is_named_where_there_are_several(run):
 
 @pytest.mark.parametrize(("size", "picked"), [("200", "e5"), ("0.2kB", "e5"), ("1 KiB", "e5"), ("1GB", "e5")])
 def test_sizes_on_disk(run, size, picked):
-    assert pick_point(columns(make_result(), run), Limits(max_size=size)).id == picked
+    assert pick_point(make_result(), Limits(max_size=size), columns(make_result(), run)).id == picked
 
 
 def test_the_knee_is_farthest_from_the_line_between_the_ends():

@@ -10,6 +10,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import onnxruntime
 import pytest
 import torch
 import yaml
@@ -83,11 +84,17 @@ def test_the_network_scores_on_test_what_the_report_says(run, small):
     task.test.unseal()
     model = rebuild(DigitsCnn(), small).eval()
     program = torch.export.load(small / "model.pt2").module()
-    right = {"rebuilt": 0, "pt2": 0}
+    sessions = {name: onnxruntime.InferenceSession(small / f"model{name}.onnx") for name in ("", "-int8")}
+    right = {"rebuilt": 0, "pt2": 0, "": 0, "-int8": 0}
     with torch.inference_mode():
         for images, targets in task.test:
             right["rebuilt"] += int((model(images).argmax(1) == targets).sum())
             right["pt2"] += int((program(images).argmax(1) == targets).sum())
+            for name, session in sessions.items():
+                (outputs,) = session.run(None, {session.get_inputs()[0].name: images.numpy()})
+                right[name] += int((outputs.argmax(1) == targets.numpy()).sum())
+    on_card = re.search(r"\| `model-int8.onnx` .* (\S+)% \|", (small / "README.md").read_text())[1]
+    assert 100 * right.pop("-int8") / 600 == pytest.approx(float(on_card), abs=0.005)
     reported = load_result(run).points[0].saved_test
     assert {name: n / 600 for name, n in right.items()} == pytest.approx(dict.fromkeys(right, reported))
 
@@ -214,6 +221,24 @@ def test_a_target_that_is_there_or_can_not_be_is_refused(run, tmp_path, capsys):
     )
     assert command(run, "--id", id_, "--export", "pt2", "--to", tmp_path / "file" / "small") == 2
     assert "small: can not be written: " in capsys.readouterr().err
+
+
+def test_a_card_names_no_folder_of_this_machine(tmp_path):
+    point = make_point("c3", 480_000, 0.95)
+    result = make_result(points=(point,))
+    config = {
+        "task": "/home/me/secret/task.py:make",
+        "data_root": "/home/me/data",
+        "weights": "/home/me/w.pt",
+    }
+    code = "import sys\nsys.path.insert(0, '/home/me/secret')\nfrom task import make\ndense = make().model"
+    verdicts = {name: Verdict(0.0, 1.0, 0.9, None, None) for name in ("load.py", "weights.safetensors")}
+    task = load_task("digits", TaskOptions())
+    write_card(tmp_path, Card(columns(result), config, task, point, code, verdicts))
+    text = (tmp_path / "README.md").read_text()
+    assert "/home/me" not in text
+    assert "sys.path.insert(0, 'path/to')" in text
+    assert "--task path/to/task.py:make" in text
 
 
 HOSTILE = (
