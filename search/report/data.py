@@ -16,7 +16,9 @@ from evaluators.options import OptionError
 from search.finish import FRONT
 from search.latencies import read_latencies
 from search.report.history import History, read_history
+from search.report.names import label
 from search.report.provisional import provisional_result
+from search.report.words import Metric
 from search.result import Result
 from search.start import noted_start
 
@@ -116,6 +118,11 @@ class Run:
     refresh_seconds: float | None = None
 
     @property
+    def metric(self) -> Metric:
+        """The score's, under a name that fits a line."""
+        return Metric(label(self.result.metric))
+
+    @property
     def remarks(self) -> tuple[str, ...]:
         """What a reader must know besides the run's own warnings."""
         found = []
@@ -137,6 +144,13 @@ class Run:
             *(Final("dominated", point) for point in result.dominated),
             *(Final(point.origin.removeprefix("control: "), point) for point in result.controls),
         )
+
+
+class NothingYetError(ValueError):
+    """A run folder has no front, and nothing was evaluated in it so far."""
+
+    def __init__(self) -> None:
+        super().__init__("holds no front.json; a finished `python -m search.run` writes it.")
 
 
 def load_run(folder: Path, storage: Storage | None = None) -> Run:
@@ -180,7 +194,7 @@ def load_run(folder: Path, storage: Storage | None = None) -> Run:
 
 def _provisional(start: Start | None, history: History, config: Mapping[str, object]) -> Result:
     if start is None or not history.entries:
-        raise ValueError("holds no front.json; a finished `python -m search.run` writes it.")
+        raise NothingYetError
     seed = config.get("seed", 0)
     result = provisional_result(start, history, seed if isinstance(seed, int) else 0)
     try:
@@ -282,8 +296,8 @@ def full_widths(result: Result, records: Sequence[Record]) -> dict[str, int]:
 
 
 def training_gaps(result: Result) -> tuple[Gap, ...]:
-    """Fine-tune or scratch? Over every final architecture, controls too, on test."""
-    points = (*result.points, *result.dominated, *result.controls)
+    """Fine-tune or scratch? Over every final architecture, controls too, on test; each counts once."""
+    points = {p.id: p for p in (*result.points, *result.dominated, *result.controls)}.values()
     gaps = []
     for method in ("scratch_e", "scratch_b"):
         differences = [

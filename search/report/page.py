@@ -21,9 +21,10 @@ from search.report.plot import front_json
 from search.report.sections import sections
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from search.report.data import Run
+    from search.report.section import Section
     from search.result import Comparison
 
 _WEB = Path(__file__).with_name("web")
@@ -44,15 +45,20 @@ _KINDS = {
 _ANSWERS = {"Yes": "Yes", "No": "No", "No, a null result": "Null result", "Not known": "Not known"}
 
 
-def render_page(run: Run) -> str:
+def render_page(run: Run, contents: Sequence[Section] | None = None) -> str:
     """The whole of ``report.html``.
+
+    Args:
+        run: What it is about.
+        contents: The run's :func:`search.report.sections.sections`, where they are known already.
 
     Raises:
         ValueError: If ``peers.json`` is not what it should be.
     """
     result = replace(run.result, task=label(run.result.task, 80), metric=label(run.result.metric))
     metric = words.Metric(result.metric)
-    cards, contents = make_cards(run), sections(run)
+    cards = make_cards(run)
+    contents = sections(run) if contents is None else contents
     split, verdicts = _headline_split(run), _verdicts(run, metric)
     front = front_json(run, cards)
     data = {

@@ -30,7 +30,7 @@ def provisional_result(start: Start, history: History, seed: int) -> Result:
     """The front of the highest rung that some candidates have reached, on holdout.
 
     Test is not read before the front is final: points have no test scores, and ``dense.test`` repeats the
-    score on holdout.
+    score on holdout. A control that is the network of another point, too, is on record once; it is missing.
 
     Args:
         start: The network that came in.

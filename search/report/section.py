@@ -51,7 +51,8 @@ class Series:
         x: Numbers.
         y: Numbers, or names of categories; as many as ``x``.
         role: Whose colour they have.
-        error: Half lengths of error bars along the scores; as many as ``x``, or none.
+        error: Half lengths of error bars, along x where the y axis has categories, else along y; as many as
+            ``x``, or none. ``None`` for a mark without a bar.
         hover: A line or more for each mark; as many as ``x``, or none.
     """
 

@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+_PARTS = 10
+_LEAST_FOR_TREND = 3
+
+
 class Interval(NamedTuple):
     """A mean with its 95% interval, Student's t; no ends for fewer than two values."""
 
@@ -42,18 +46,31 @@ def mean_interval(values: Sequence[float]) -> Interval:
 
 
 def residuals(macs: Sequence[int], scores: Sequence[float]) -> NDArray[np.float64]:
-    """``(n,)`` scores minus their trend: of the curves that never fall with the MACs, the least-squares one.
+    """``(n,)`` scores minus the trend of the other candidates at these MACs; all 0 for fewer than three.
 
-    Equal MACs have one value of the trend. At the ends, where few candidates lie, the trend follows them
-    closely, so that their residuals are small.
+    The trend is the curve that never falls with the MACs and has the least squared error, straight between
+    the candidates and constant beyond the outermost. It is fitted without the tenth of the candidates that a
+    score belongs to, else it would follow each of them where they lie far apart.
 
     References:
         Barlow et al., Statistical Inference under Order Restrictions, 1972: isotonic regression.
     """
-    if not len(macs):
-        return np.empty(0)
+    n = len(macs)
+    above = np.zeros(n)
+    if n < _LEAST_FOR_TREND:
+        return above
     x, y = np.asarray(macs, dtype=np.float64), np.asarray(scores, dtype=np.float64)
-    _, index, counts = np.unique(x, return_inverse=True, return_counts=True)
+    place = np.empty(n, dtype=np.int64)
+    place[np.argsort(x, kind="stable")] = np.arange(n)
+    part = place % min(n, _PARTS)
+    for own in (part == i for i in range(part.max() + 1)):
+        above[own] = y[own] - _trend(x[~own], y[~own], x[own])
+    return above
+
+
+def _trend(x: NDArray[np.float64], y: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """``(m,)`` isotonic regression of ``(n,)`` scores on MACs, read at ``(m,)`` other MACs."""
+    unique, index, counts = np.unique(x, return_inverse=True, return_counts=True)
     means = np.bincount(index, weights=y) / counts
-    trend = optimize.isotonic_regression(means, weights=counts).x
-    return np.asarray(y - trend[index])
+    fitted = optimize.isotonic_regression(means, weights=counts).x
+    return np.asarray(np.interp(at, unique, fitted))

@@ -71,7 +71,7 @@ class Metric:
     @property
     def gap_axis(self) -> str:
         """The name of a difference with its unit."""
-        return f"{self.title}, points" if self.is_fraction else f"difference of {self.title}"
+        return f"{self.title} gap (points)" if self.is_fraction else f"{self.title} gap"
 
     def interval(self, low: float, high: float) -> str:
         """A 95% interval of a difference, e.g. ``95% interval -0.12 to +0.31``."""
@@ -113,6 +113,14 @@ def duration(seconds: float) -> str:
     if whole < 3600:
         return f"{whole // 60} min {whole % 60} s"
     return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+def clock(most_seconds: float) -> tuple[float, str]:
+    """Seconds and name of the unit in which an axis of so many seconds is read."""
+    for size, name in ((3600.0, "hours"), (60.0, "minutes")):
+        if most_seconds >= 2 * size:
+            return size, name
+    return 1.0, "seconds"
 
 
 def saved_summary(point: Point, split: Split) -> Summary | None:

@@ -66,7 +66,7 @@ def test_the_command_writes_the_files_and_says_where(tmp_path, capsys):
     folder = make_run(tmp_path / "run", journal=False)
     assert run_command(report, "search.report", [str(folder)]) == 0
     files = [folder / name for name in ("front.csv", "front.png", "report.html")]
-    assert capsys.readouterr().out.splitlines() == [str(path) for path in files]
+    assert capsys.readouterr().out.splitlines() == [*map(str, files), str(folder / "tables")]
     assert all(path.stat().st_size for path in files)
     assert not [path for path in folder.iterdir() if path.name.startswith(".")]
 

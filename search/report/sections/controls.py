@@ -21,7 +21,7 @@ _ROLES: dict[str, Role] = {"uniform": "uniform", "random": "random"}
 
 def controls(run: Run) -> Section:
     """Paired differences with their intervals, on the split that chose nothing first."""
-    metric, title = words.Metric(run.result.metric), "Did the search beat uniform and random widths?"
+    metric, title = run.metric, "Did the search beat uniform and random widths?"
     known = [c for c in run.result.comparisons if c.n]
     if not known:
         unknown = "Not known: this run trained no controls at equal MACs."
@@ -51,7 +51,7 @@ def _chart(known: Sequence[Comparison], metric: Metric) -> Chart:
     return Chart(
         name="search-minus-controls",
         title="Search minus controls at equal MACs",
-        x=Axis(f"Search minus control, {metric.gap_axis}"),
+        x=Axis(f"Search minus control: {metric.gap_axis}"),
         y=Axis("Control and split", categories=tuple(_label(c) for c in known)),
         series=tuple(series),
         note="Right of zero: the search is better. Bars: 95% intervals, Student's t over pairs.",
@@ -67,7 +67,7 @@ def _table(comparisons: Sequence[Comparison], metric: Metric) -> Table:
     columns = (
         cells.plain("control"),
         cells.plain("split"),
-        cells.signed("mean", f"search minus control, {metric.gap_axis}", metric),
+        cells.signed("mean", f"search minus control: {metric.gap_axis}", metric),
         cells.signed("low", "95% from", metric),
         cells.signed("high", "to", metric),
         cells.plain("n", "pairs"),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from search.report import words
+from search.report.names import label
 from search.report.section import Axis, Chart, Section, Series, Table
 from search.report.sections import cells
 from search.report.trend import mean_interval, residuals
@@ -29,12 +30,16 @@ _BEST_OF = 10
 
 _LEAST_BEST = 5
 
+#: Of fewer candidates a criterion's mean says nothing.
+_LEAST_COMPARED = 3
+
 _NOTE = (
-    "For each criterion the mean over its candidates of rung-1 score minus trend; bars are 95% intervals "
-    "(Student's t over candidates). The trend is the isotonic regression of score on MACs over all "
-    "candidates: the curve that never falls with the MACs and has the least squared error, so right of zero "
-    "is better than usual at equal MACs. A candidate counts for the criterion that cuts most of its groups. "
-    "Samplers choose again what went well, so candidates are no independent draws."
+    "For each criterion the mean over its candidates of rung-1 score minus trend; bars: 95% intervals "
+    "(Student's t over candidates). The trend is the isotonic regression of score on MACs, the curve that "
+    "never falls with the MACs and has the least squared error, fitted without the tenth of the candidates "
+    "that a score belongs to: right of zero is better than usual at equal MACs. A candidate counts for the "
+    "criterion that cuts most of its groups. Samplers choose again what went well, so candidates are no "
+    "independent draws. Two of them have no bar."
 )
 
 
@@ -50,7 +55,7 @@ class _Standing:
 
 def criteria(run: Run) -> Section | None:
     """By score above the trend of the MACs, among the best of rung 1, and on the front."""
-    metric = words.Metric(run.result.metric)
+    metric = run.metric
     entries = [entry for entry in run.history.searched(1) if entry.record.criteria]
     if not entries:
         return None
@@ -59,7 +64,7 @@ def criteria(run: Run) -> Section | None:
     order = np.argsort(-above, kind="stable")[:num_best]
     best = [entries[i] for i in order]
     standings = _standings(entries, above.tolist(), best, run.result.points)
-    found = [_answer(standings, metric), *_on_front(run, standings)]
+    found = [_answer(standings, metric), *_on_front(run)]
     charts = (_chart(standings, metric),) if len(standings) > 1 else ()
     tables = (_table(standings, len(entries), num_best, metric), _by_group(entries, best, run))
     return Section("criteria", _TITLE, tuple(found), charts, tables)
@@ -91,38 +96,41 @@ def _standings(
 def _answer(standings: Sequence[_Standing], metric: Metric) -> str:
     """Whether one criterion stands out on rung 1."""
     if len(standings) == 1:
-        return f"Every candidate was cut by {standings[0].name}: there is nothing to compare."
-    first, second = standings[:2]
-    size = f"{metric.gap(first.above.mean, digits=2)} above the trend of its MACs"
-    if first.above.low is None or first.above.high is None:
-        return f"Not known: {first.name} leads on rung 1 ({size}), but with a single candidate."
-    interval = metric.interval(first.above.low, first.above.high)
-    leads = f"No criterion stands out on rung 1: {first.name} leads with {size} ({interval})"
-    if second.above.high is None:
-        return f"{leads}, and {second.name} follows with a single candidate."
-    if first.above.low <= second.above.high:
-        return f"{leads}, and the interval of {second.name}, which follows, reaches into its own."
-    return f"{first.name} won on rung 1: its candidates score {size} on the mean ({interval}), clear of the rest."
+        return f"Every candidate was cut by {label(standings[0].name)}: there is nothing to compare."
+    ranked = [standing for standing in standings if standing.above.n >= _LEAST_COMPARED]
+    if len(ranked) < 2:
+        return "Not known: fewer than two criteria cut several candidates."
+    first, second = (standing.above for standing in ranked[:2])
+    assert first.low is not None
+    assert first.high is not None
+    assert second.high is not None
+    size = f"{metric.gap(first.mean, digits=2)} above the trend of its MACs"
+    interval = metric.interval(first.low, first.high)
+    if first.low <= second.high:
+        return (
+            f"No criterion stands out on rung 1: {label(ranked[0].name)} leads with {size} ({interval}), and "
+            f"the interval of {label(ranked[1].name)}, which follows, reaches into its own."
+        )
+    name = label(ranked[0].name)
+    return f"{name} won on rung 1: its candidates lie {size} on the mean ({interval}), clear of the rest."
 
 
-def _on_front(run: Run, standings: Sequence[_Standing]) -> list[str]:
+def _on_front(run: Run) -> list[str]:
     """Who cut the networks of the front."""
     counts = Counter(name for point in run.result.points for name in set(point.criteria.values()))
     if not counts:
         return []
     total = len(run.result.points)
     ranked = sorted(counts.items(), key=lambda of: (-of[1], of[0]))
-    named = ", ".join(f"{name} in {number}" for name, number in ranked)
-    least = min(standings, key=lambda s: s.above.mean)
-    last = f" {least.name} did worst on rung 1." if len(standings) > 2 else ""
-    return [f"Of the {words.plural(total, 'network')} on the front, units were chosen by {named}.{last}"]
+    named = ", ".join(f"{label(name)} in {number}" for name, number in ranked)
+    return [f"Of the {words.plural(total, 'network')} on the front, units were chosen by {named}."]
 
 
 def _chart(standings: Sequence[_Standing], metric: Metric) -> Chart:
     return Chart(
         name="criteria-above-trend",
         title="Rung-1 score above the trend of the MACs, by criterion",
-        x=Axis(f"Score above trend, {metric.gap_axis}"),
+        x=Axis(f"Above trend: {metric.gap_axis}"),
         y=Axis("Criterion", categories=tuple(s.name for s in standings)),
         series=(
             Series("the trend", "line", (0, 0), (standings[0].name, standings[-1].name), "dense"),
@@ -132,7 +140,7 @@ def _chart(standings: Sequence[_Standing], metric: Metric) -> Chart:
                 x=tuple(metric.plain(s.above.mean) for s in standings),
                 y=tuple(s.name for s in standings),
                 role="front",
-                error=tuple(None if s.above.half is None else metric.plain(s.above.half) for s in standings),
+                error=tuple(_half(s, metric) for s in standings),
                 hover=tuple(
                     f"{s.name}: {metric.signed(s.above.mean)}, {words.plural(s.above.n, 'candidate')}"
                     for s in standings
@@ -144,12 +152,18 @@ def _chart(standings: Sequence[_Standing], metric: Metric) -> Chart:
     )
 
 
+def _half(standing: _Standing, metric: Metric) -> float | None:
+    """Half an interval; that of two or three candidates would hide all others."""
+    above = standing.above
+    return None if above.half is None or above.n < _LEAST_COMPARED else metric.plain(above.half)
+
+
 def _table(standings: Sequence[_Standing], total: int, num_best: int, metric: Metric) -> Table:
     columns = (
         cells.plain("criterion"),
         cells.plain("candidates"),
         cells.share("share", "share of candidates"),
-        cells.signed("mean", f"above trend, {metric.gap_axis}", metric),
+        cells.signed("mean", f"above trend: {metric.gap_axis}", metric),
         cells.signed("low", "95% from", metric),
         cells.signed("high", "to", metric),
         cells.share("share_of_best", f"share of the best {num_best}"),

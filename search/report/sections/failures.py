@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from search.report import words
+from search.report.names import label
 from search.report.section import Column, Section, Table
 from search.report.sections import cells
 
@@ -38,13 +39,18 @@ def _words(history: History) -> list[str]:
         found.append(f"{words.plural(total, 'evaluation')} failed, {all_} with: {_shortened(reason)}")
     else:
         found.append("No evaluation failed.")
-    refused = sum(history.refused.values())
-    found.append(
-        f"{words.plural(refused, 'proposal')} refused because of cost, and "
-        f"{words.plural(history.num_duplicates, 'proposal')} of candidates that were known already; neither "
-        "costs any budget."
-    )
+    refused, repeated = sum(history.refused.values()), history.num_duplicates
+    if refused or repeated:
+        found.append(
+            f"Besides, {words.plural(refused, 'proposal')} cost too much or too little and {_were(refused)} "
+            f"refused, and {words.plural(repeated, 'proposal')} {_were(repeated)} known already; neither "
+            "costs any budget."
+        )
     return found
+
+
+def _were(number: int) -> str:
+    return "was" if number == 1 else "were"
 
 
 def _reasons(history: History) -> Table:
@@ -86,5 +92,5 @@ def _shown(text: object) -> str:
     return _shortened(str(text))
 
 
-def _shortened(text: str, most: int = 300) -> str:
-    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def _shortened(text: str) -> str:
+    return label(text, 300)

@@ -34,7 +34,7 @@ def hypervolume(run: Run) -> Section | None:
     entries = run.history.searched(1)
     if not entries:
         return None
-    metric, dense = words.Metric(run.result.metric), run.result.dense.macs
+    metric, dense = run.metric, run.result.dense.macs
     scores = [entry.record.evaluation.score for entry in entries]
     reference = _reference(entries)
     added = gains([e.record.evaluation.macs / dense for e in entries], scores, reference)
@@ -45,12 +45,11 @@ def hypervolume(run: Run) -> Section | None:
         "evaluations that raised it, by who proposed them."
     )
     labels = _labels(entries, added, metric)
-    charts = tuple(
-        _chart(name, title, x, entries, added, labels, note)
-        for name, title, x in (
-            ("hypervolume-over-evaluations", "Evaluations on rung 1", np.arange(1.0, len(entries) + 1)),
-            ("hypervolume-over-seconds", "Seconds since the first evaluation began", when),
-        )
+    size, unit = words.clock(float(when[-1]))
+    evaluations, time = np.arange(1.0, len(entries) + 1), when / size
+    charts = (
+        _chart("evaluations", "Evaluations on rung 1", evaluations, entries, added, labels, note),
+        _chart("time", f"{unit.capitalize()} since the first one began", time, entries, added, labels, note),
     )
     return Section("hypervolume", _TITLE, _words(run, added, when), charts, (_table(entries, added),))
 
@@ -92,8 +91,8 @@ def _labels(entries: Sequence[Entry], added: NDArray[np.float64], metric: Metric
 
 
 def _chart(
-    name: str,
-    title: str,
+    over: str,
+    axis: str,
     x: NDArray[np.float64],
     entries: Sequence[Entry],
     added: NDArray[np.float64],
@@ -121,9 +120,9 @@ def _chart(
             )
     reached = f"{total[-1]:.4f} after {words.plural(len(entries), 'evaluation')}"
     return Chart(
-        name=name,
-        title=f"Hypervolume over {title[0].lower()}{title[1:]}",
-        x=Axis(title),
+        name=f"hypervolume-over-{over}",
+        title=f"Hypervolume over {over}",
+        x=Axis(axis),
         y=Axis("Hypervolume"),
         series=tuple(series),
         note=note,

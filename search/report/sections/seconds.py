@@ -61,10 +61,11 @@ def _answer(spent: Mapping[str, float]) -> str:
 def _chart(spent: Mapping[str, float]) -> Chart:
     order = [name for name in _PHASES if name in spent] + sorted(set(spent) - set(_PHASES))
     names = tuple(_named(name) for name in order)
+    size, unit = words.clock(max(spent.values()))
     bars = Series(
         label="wall clock",
         kind="bars",
-        x=tuple(spent[name] for name in order),
+        x=tuple(spent[name] / size for name in order),
         y=names,
         role="front",
         hover=tuple(words.duration(spent[name]) for name in order),
@@ -72,7 +73,7 @@ def _chart(spent: Mapping[str, float]) -> Chart:
     return Chart(
         name="seconds-per-phase",
         title="Wall clock of each phase",
-        x=Axis("Seconds"),
+        x=Axis(unit.capitalize()),
         y=Axis("Phase", categories=names),
         series=(bars,),
         note="",

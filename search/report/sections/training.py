@@ -28,7 +28,7 @@ _NOTE = (
 
 def training(run: Run) -> Section:
     """The question of Liu et al. (arXiv 1810.05270), over every final architecture, controls too."""
-    metric, gaps = words.Metric(run.result.metric), training_gaps(run.result)
+    metric, gaps = run.metric, training_gaps(run.result)
     title = "Fine-tune, or train from scratch?"
     if not gaps:
         unknown = "Not known: this run did not train its networks both ways and read test."
@@ -57,9 +57,17 @@ def _answer(gaps: Sequence[Gap], metric: Metric) -> str:
     return "Not decided: no way of training from scratch differs measurably from fine-tuning."
 
 
+def _architectures(run: Run) -> list[Final]:
+    """Every final once, though a control can be the very network that it stands beside."""
+    found: dict[str, Final] = {}
+    for final in run.finals:
+        found.setdefault(final.point.id, final)
+    return list(found.values())
+
+
 def _seeds(run: Run) -> str:
     """How often each training was repeated."""
-    numbers = {s.n for final in run.finals for s in final.point.test.values()}
+    numbers = {s.n for final in _architectures(run) for s in final.point.test.values()}
     least, most = min(numbers), max(numbers)
     times = words.plural(most, "training seed") if least == most else f"{least} to {most} training seeds"
     return (
@@ -86,7 +94,7 @@ def _squared_error(summary: Summary) -> float | None:
 def _chart(run: Run, gaps: Sequence[Gap], metric: Metric) -> Chart:
     series = [Series("as good as fine-tuning", "line", (0, 100), (0, 0), "dense")]
     for gap in gaps:
-        found = [(final, _gap(final, gap.method)) for final in run.finals]
+        found = [(final, _gap(final, gap.method)) for final in _architectures(run)]
         pairs = [(final, of) for final, of in found if of is not None]
         name = words.METHOD_NAMES[gap.method]
         series.append(
@@ -105,9 +113,9 @@ def _chart(run: Run, gaps: Sequence[Gap], metric: Metric) -> Chart:
         )
     return Chart(
         name="scratch-minus-fine-tuned",
-        title="Training from scratch minus fine-tuning, on test",
+        title=f"Training from scratch minus fine-tuning: {metric.title} on test",
         x=Axis(MACS_AXIS),
-        y=Axis(f"Scratch minus fine-tuned, {metric.gap_axis}"),
+        y=Axis(metric.gap_axis),
         series=tuple(series),
         note=_NOTE,
         description=" ".join(words.training_verdict(gap, metric) for gap in gaps),
@@ -116,7 +124,7 @@ def _chart(run: Run, gaps: Sequence[Gap], metric: Metric) -> Chart:
 
 def _table(run: Run, metric: Metric) -> Table:
     rows = []
-    for final in run.finals:
+    for final in _architectures(run):
         point = final.point
         row: dict[str, object] = {
             "id": point.id,

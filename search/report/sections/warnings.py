@@ -18,4 +18,4 @@ def warnings(run: Run) -> Section | None:
         return None
     rows = tuple({"from": source, "warning": text} for source, text in found)
     table = Table("warnings", "All warnings", (cells.plain("from"), cells.plain("warning")), rows)
-    return Section("warnings", "Warnings", run.remarks, (), (table,))
+    return Section("warnings", "Warnings", (), (), (table,))
