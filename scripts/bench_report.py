@@ -1,8 +1,8 @@
 """What the report of a large study costs: ``python scripts/bench_report.py [--trials 5000]``.
 
 Makes a run folder with that many trials on rung 1, as a search writes them, and prints a table: seconds of
-``python -m search.report`` in a process of its own, size of the page, and milliseconds from a move
-of the slider to the second picture that the browser draws after it.
+``python -m search.report`` in its own process, size of the page, and milliseconds from a move of the slider
+to the second picture that the browser draws after it.
 """
 
 from __future__ import annotations

@@ -16,7 +16,9 @@ from evaluators.options import OptionError
 from search.finish import FRONT
 from search.latencies import read_latencies
 from search.report.history import History, read_history
+from search.report.names import label
 from search.report.provisional import provisional_result
+from search.report.words import Metric
 from search.result import Result
 from search.start import noted_start
 
@@ -114,6 +116,11 @@ class Run:
     is_provisional: bool = False
     is_finished: bool = True
     refresh_seconds: float | None = None
+
+    @property
+    def metric(self) -> Metric:
+        """The score's, under a name that fits a line."""
+        return Metric(label(self.result.metric))
 
     @property
     def remarks(self) -> tuple[str, ...]:

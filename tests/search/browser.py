@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,15 +25,13 @@ AXE_SERIOUS = ("serious", "critical")
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None and REQUIRED:
-        pytest.fail("ESPALIER_BROWSER=required, and there is no chromium in PATH.")
-    if path is None:
-        pytest.skip("no chromium in PATH")
-    sync_api = (
-        pytest.importorskip("playwright.sync_api")
-        if not REQUIRED
-        else __import__("playwright.sync_api").sync_api
-    )
+    missing = path is None or find_spec("playwright") is None
+    if missing and REQUIRED:
+        pytest.fail("ESPALIER_BROWSER=required, but chromium is not in PATH or playwright not installed.")
+    if missing:
+        pytest.skip("chromium is not in PATH, or playwright not installed")
+    from playwright import sync_api
+
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
         yield browser

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from search.config import option_name
 from search.report import words
+from search.report.names import label
 from search.report.section import Section, Table
 from search.report.sections import cells
 
@@ -38,13 +39,14 @@ def about(run: Run) -> Section:
 
 def _splits(run: Run) -> str:
     holdout = run.config.get("holdout")
-    source = f" ({holdout})" if isinstance(holdout, str) and holdout else ", the task's own split"
+    source = f" ({label(holdout)})" if isinstance(holdout, str) and holdout else ", the task's own split"
     test = (
         "Test has not been read yet."
         if run.is_provisional
         else "Test was read once, when the front was final; its numbers chose nothing."
     )
-    return f"Task {run.result.task}. The search scored on holdout{source}, and on nothing else. {test}"
+    task = label(run.result.task, 80)
+    return f"Task {task}. The search scored on holdout{source}, and on nothing else. {test}"
 
 
 def _seeds(run: Run) -> str:

@@ -21,7 +21,7 @@ _ROLES: dict[str, Role] = {"uniform": "uniform", "random": "random"}
 
 def controls(run: Run) -> Section:
     """Paired differences with their intervals, on the split that chose nothing first."""
-    metric, title = words.Metric(run.result.metric), "Did the search beat uniform and random widths?"
+    metric, title = run.metric, "Did the search beat uniform and random widths?"
     known = [c for c in run.result.comparisons if c.n]
     if not known:
         unknown = "Not known: this run trained no controls at equal MACs."

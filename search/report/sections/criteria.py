@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from search.report import words
+from search.report.names import label
 from search.report.section import Axis, Chart, Section, Series, Table
 from search.report.sections import cells
 from search.report.trend import mean_interval, residuals
@@ -54,7 +55,7 @@ class _Standing:
 
 def criteria(run: Run) -> Section | None:
     """By score above the trend of the MACs, among the best of rung 1, and on the front."""
-    metric = words.Metric(run.result.metric)
+    metric = run.metric
     entries = [entry for entry in run.history.searched(1) if entry.record.criteria]
     if not entries:
         return None
@@ -95,7 +96,7 @@ def _standings(
 def _answer(standings: Sequence[_Standing], metric: Metric) -> str:
     """Whether one criterion stands out on rung 1."""
     if len(standings) == 1:
-        return f"Every candidate was cut by {standings[0].name}: there is nothing to compare."
+        return f"Every candidate was cut by {label(standings[0].name)}: there is nothing to compare."
     ranked = [standing for standing in standings if standing.above.n >= _LEAST_COMPARED]
     if len(ranked) < 2:
         return "Not known: fewer than two criteria cut several candidates."
@@ -107,10 +108,10 @@ def _answer(standings: Sequence[_Standing], metric: Metric) -> str:
     interval = metric.interval(first.low, first.high)
     if first.low <= second.high:
         return (
-            f"No criterion stands out on rung 1: {ranked[0].name} leads with {size} ({interval}), and the "
-            f"interval of {ranked[1].name}, which follows, reaches into its own."
+            f"No criterion stands out on rung 1: {label(ranked[0].name)} leads with {size} ({interval}), and "
+            f"the interval of {label(ranked[1].name)}, which follows, reaches into its own."
         )
-    name = ranked[0].name
+    name = label(ranked[0].name)
     return f"{name} won on rung 1: its candidates lie {size} on the mean ({interval}), clear of the rest."
 
 
@@ -121,7 +122,7 @@ def _on_front(run: Run) -> list[str]:
         return []
     total = len(run.result.points)
     ranked = sorted(counts.items(), key=lambda of: (-of[1], of[0]))
-    named = ", ".join(f"{name} in {number}" for name, number in ranked)
+    named = ", ".join(f"{label(name)} in {number}" for name, number in ranked)
     return [f"Of the {words.plural(total, 'network')} on the front, units were chosen by {named}."]
 
 

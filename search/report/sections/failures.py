@@ -6,6 +6,7 @@ from collections import Counter
 from typing import TYPE_CHECKING
 
 from search.report import words
+from search.report.names import label
 from search.report.section import Column, Section, Table
 from search.report.sections import cells
 
@@ -91,5 +92,5 @@ def _shown(text: object) -> str:
     return _shortened(str(text))
 
 
-def _shortened(text: str, most: int = 300) -> str:
-    return text if len(text) <= most else text[: most - 1] + "\N{HORIZONTAL ELLIPSIS}"
+def _shortened(text: str) -> str:
+    return label(text, 300)

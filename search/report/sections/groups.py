@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from search.report import words
 from search.report.importance import LEAST, MOST, SHUFFLES, best_share, importances
+from search.report.names import label
 from search.report.section import Axis, Chart, Section, Series, Table
 from search.report.sections import cells
 from search.report.trend import residuals
@@ -25,7 +26,7 @@ def groups(run: Run) -> Section | None:
     entries = run.history.searched(1)
     if not entries:
         return None
-    metric = words.Metric(run.result.metric)
+    metric = run.metric
     params = [entry.params for entry in entries]
     scores = [entry.record.evaluation.score for entry in entries]
     above = residuals([entry.record.evaluation.macs for entry in entries], scores).tolist()
@@ -53,11 +54,11 @@ def _finding(found: Importances) -> str:
     if not beyond:
         first = next(iter(found.shares))
         return (
-            f"No group stands out: {_named(first)} leads, but shuffled scores make one group "
+            f"No group stands out: {label(_named(first))} leads, but shuffled scores make one group "
             f"{found.chance / found.shares[first]:.1f} times as important. More evaluations could tell."
         )
     leading = ", ".join(
-        f"{_named(name)} ({found.shares[name] / found.chance:.1f} times chance)" for name in beyond[:3]
+        f"{label(_named(name))} ({found.shares[name] / found.chance:.1f} times chance)" for name in beyond[:3]
     )
     more = f" and {len(beyond) - 3} more" if len(beyond) > 3 else ""
     return (

@@ -34,7 +34,7 @@ def hypervolume(run: Run) -> Section | None:
     entries = run.history.searched(1)
     if not entries:
         return None
-    metric, dense = words.Metric(run.result.metric), run.result.dense.macs
+    metric, dense = run.metric, run.result.dense.macs
     scores = [entry.record.evaluation.score for entry in entries]
     reference = _reference(entries)
     added = gains([e.record.evaluation.macs / dense for e in entries], scores, reference)

@@ -9,6 +9,7 @@ from scipy import stats
 
 from search.report import words
 from search.report.marks import MACS_AXIS
+from search.report.names import label
 from search.report.section import Axis, Chart, Section, Series, Table
 from search.report.sections import cells
 
@@ -27,6 +28,9 @@ _FEWER_MACS = 0.9
 #: ... and do not where so much of the latency is left.
 _SAME_LATENCY = 0.97
 
+#: Networks that a sentence names.
+_MOST_NAMED = 6
+
 #: Fewer networks are no order.
 _LEAST_RANKED = 4
 
@@ -44,8 +48,8 @@ class _Setting(NamedTuple):
     @property
     def words(self) -> str:
         """As people say it."""
-        where = words.plural(self.threads, "thread") if self.device == "cpu" else self.device
-        return f"batch {self.batch}, {where}, {self.machine}"
+        where = words.plural(self.threads, "thread") if self.device == "cpu" else label(self.device)
+        return label(f"batch {self.batch}, {where}, {self.machine}", 80)
 
 
 class _Row(NamedTuple):
@@ -61,7 +65,7 @@ def latency(run: Run) -> Section | None:
     """Warnings first, then every setting in which latencies were measured."""
     if not run.latencies:
         return None
-    metric = words.Metric(run.result.metric)
+    metric = run.metric
     settings: dict[_Setting, list[_Row]] = defaultdict(list)
     finals = {final.point.id: final for final in run.finals}
     for measured in run.latencies:
@@ -100,7 +104,8 @@ def _row(measured: Measurement, finals: Mapping[str, Final], run: Run) -> _Row |
 def _findings(setting: _Setting, rows: Sequence[_Row]) -> list[str]:
     """For each backend: how far latency follows MACs, and where it does not."""
     found = []
-    for backend, own in _by_backend(rows).items():
+    for name, own in _by_backend(rows).items():
+        backend = label(name)
         smaller = [row for row in own if row.measured.id != DENSE]
         if not smaller:
             continue
@@ -115,11 +120,12 @@ def _findings(setting: _Setting, rows: Sequence[_Row]) -> list[str]:
             names = "; ".join(
                 f"{row.measured.id}: {words.share(row.macs_share, 1)} of the MACs, "
                 f"{words.share(row.measured.ratio, 1)} of the latency"
-                for row in lagging
+                for row in lagging[:_MOST_NAMED]
             )
+            more = f"; and {len(lagging) - _MOST_NAMED} more" if len(lagging) > _MOST_NAMED else ""
             found.append(
                 f"Warning: with {backend}, {setting.words}, MACs fall and latency does not for "
-                f"{words.plural(len(lagging), 'network')} ({names})."
+                f"{words.plural(len(lagging), 'network')} ({names}{more})."
             )
     return found
 

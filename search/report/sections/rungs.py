@@ -37,7 +37,7 @@ def rungs(run: Run) -> Section:
     found = sorted(run.result.correlations, key=lambda c: (c.rungs[0], -c.rungs[1]))
     if not found:
         return Section("rungs", _TITLE, ("Not known: fewer than three candidates were scored on two rungs.",))
-    metric, scores = words.Metric(run.result.metric), _scores(run)
+    metric, scores = run.metric, _scores(run)
     charts = tuple(chart for c in found if (chart := _chart(c, scores, metric)) is not None)
     return Section("rungs", _TITLE, (words.correlation_words(found[0]), _EXPLAINED), charts, (_table(found),))
 

@@ -28,7 +28,7 @@ _NOTE = (
 
 def training(run: Run) -> Section:
     """The question of Liu et al. (arXiv 1810.05270), over every final architecture, controls too."""
-    metric, gaps = words.Metric(run.result.metric), training_gaps(run.result)
+    metric, gaps = run.metric, training_gaps(run.result)
     title = "Fine-tune, or train from scratch?"
     if not gaps:
         unknown = "Not known: this run did not train its networks both ways and read test."

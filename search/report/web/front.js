@@ -24,6 +24,25 @@ function showCard(template, fill = () => {}) {
   card.style.minHeight = `${card.offsetHeight}px`;
 }
 
+// Written here, since a page with a row for each group of each network would be large.
+function fillCard(content, final) {
+  const {groups, criteria} = data.front, rows = content.querySelector(".widths tbody");
+  const several = new Set(final.criteria.filter(number => number !== null)).size > 1;
+  groups.forEach(([name, full], i) => {
+    const row = by("group").content.cloneNode(true).firstChild, [heading, strip, kept, criterion] = row.children;
+    const width = final.widths[i] ?? full, [number, rest] = kept.children;
+    heading.textContent = heading.title = name;
+    strip.querySelector("i").style.width = `${full ? 100 * width / full : 0}%`;
+    number.value = number.textContent = width;
+    number.dataset.full = full;
+    rest.textContent = ` of ${full}`;
+    if (several) criterion.textContent = criteria[final.criteria[i]] ?? "";
+    else criterion.remove();
+    rows.append(row);
+  });
+  content.querySelector("code.again").textContent = document.querySelector("#again code").textContent;
+}
+
 function showEvaluation([d, i]) {
   const dots = data.front.dots[d];
   const texts = {
@@ -52,7 +71,7 @@ function choose(final) {
     mark(null, null);
     return;
   }
-  if (state.chosen !== final.key) showCard(by(final.key));
+  if (state.chosen !== final.key) showCard(by(final.key), content => fillCard(content, final));
   mark(final.key, place(final, state));
 }
 
