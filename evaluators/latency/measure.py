@@ -83,15 +83,18 @@ def machine_name(device: str) -> str:
 
 @contextmanager
 def _quiet(threads: int) -> Iterator[None]:
-    """Inference with so many threads, and no garbage collection in between."""
+    """Inference with so many threads, in true fp32, and no garbage collection in between."""
     before, collects = torch.get_num_threads(), gc.isenabled()
+    tf32 = torch.backends.cudnn.allow_tf32
     torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False
     gc.disable()
     try:
         with torch.inference_mode():
             yield
     finally:
         torch.set_num_threads(before)
+        torch.backends.cudnn.allow_tf32 = tf32
         if collects:
             gc.enable()
 
