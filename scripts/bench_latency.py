@@ -20,7 +20,8 @@ import torchvision
 from torch import nn
 
 from evaluators.latency import BACKENDS, Patience, Setting, compare_models, machine_name
-from evaluators.models import digits, resnet_cifar
+from evaluators.models.digits import DigitsCnn
+from evaluators.models.resnet_cifar import CifarResNet
 from spaces import cut, trace
 
 if TYPE_CHECKING:
@@ -28,8 +29,8 @@ if TYPE_CHECKING:
 
 #: Networks by name: how each is made, and what it takes.
 NETWORKS: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
-    "digits": (digits.DigitsNet, (1, 1, 8, 8)),
-    "ResNet-20": (resnet_cifar.resnet20, (1, 3, 32, 32)),
+    "digits": (DigitsCnn, (1, 1, 8, 8)),
+    "ResNet-20": (lambda: CifarResNet(20), (1, 3, 32, 32)),
     "ResNet-18": (torchvision.models.resnet18, (1, 3, 224, 224)),
     "MobileNetV2": (torchvision.models.mobilenet_v2, (1, 3, 224, 224)),
 }

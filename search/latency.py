@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,7 +92,7 @@ def latency(
     for id_ in chosen:
         if not (run / "architectures" / id_ / "architecture.json").is_file():
             raise OptionError("id", repr(id_), "has no files; only the networks of the front are saved.")
-    task = load_task(config.task, task_options(config))
+    task = _task(config)
     found = [
         row for setting in settings for row in _timed(task, run, chosen, setting, Patience(seconds=seconds))
     ]
@@ -102,6 +103,12 @@ def latency(
     for line in warnings(result, found):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
     click.echo(f"wrote {run / FILE} and {run / 'report.html'}")
+
+
+def _task(config: RunConfig) -> Task:
+    """Weights do not matter, so that the file of one's own need not be there any more."""
+    options = task_options(config)
+    return load_task(config.task, options if ":" in config.task else replace(options, weights=None))
 
 
 def _settings(

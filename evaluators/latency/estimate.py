@@ -46,7 +46,7 @@ class Patience:
 
     Attributes:
         tolerance: Half of the ratio's 95% interval, as a share, that is narrow enough.
-        seconds: Time limit, warm-up included; at least a few samples are taken whatever it says.
+        seconds: Time limit, warm-up included and preparation not; two quadruples are taken whatever it says.
     """
 
     tolerance: float = 0.01
@@ -112,7 +112,9 @@ def compare(pair: Pair, patience: Patience, now: Callable[[], float] = time.mono
     samples: tuple[list[float], list[float]] = ([], [])
     ratios: list[float] = []
     while True:
+        begun = now()
         timers = pair()
+        deadline += now() - begun
         # Both take as many runs in a row: what a switch costs must not weigh more on one of them.
         runs = _runs(min(_settle(timer, now() + warm_seconds / 2, now) for timer in timers))
         for block in range(_BLOCKS_PER_PAIR):

@@ -18,7 +18,7 @@ from evaluators.latency.estimate import Patience, compare
 from evaluators.latency.runners import BACKENDS
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from evaluators.latency.estimate import Comparison, Timer
     from evaluators.latency.runners import Run
@@ -83,15 +83,18 @@ def machine_name(device: str) -> str:
 
 @contextmanager
 def _quiet(threads: int) -> Iterator[None]:
-    """Inference with so many threads, and no garbage collection in between."""
+    """Inference with so many threads, in true fp32, and no garbage collection in between."""
     before, collects = torch.get_num_threads(), gc.isenabled()
+    tf32 = torch.backends.cudnn.allow_tf32
     torch.set_num_threads(threads)
+    torch.backends.cudnn.allow_tf32 = False
     gc.disable()
     try:
         with torch.inference_mode():
             yield
     finally:
         torch.set_num_threads(before)
+        torch.backends.cudnn.allow_tf32 = tf32
         if collects:
             gc.enable()
 
@@ -109,15 +112,18 @@ def _in_eval_mode(*models: nn.Module) -> Iterator[None]:
 
 
 def _timer(run: Run, setting: Setting) -> Timer:
-    return _on_gpu(run, setting.device) if setting.is_gpu else _on_cpu(run)
+    if setting.is_gpu:
+        return _on_gpu(run, setting.device)
+    # A single thread has a clock of its own, which stands still while others hold the core.
+    return _on_cpu(run, time.thread_time_ns if setting.threads == 1 else time.perf_counter_ns)
 
 
-def _on_cpu(run: Run) -> Timer:
+def _on_cpu(run: Run, clock: Callable[[], int]) -> Timer:
     def timed(times: int) -> list[float]:
-        stamps = [time.perf_counter_ns()]
+        stamps = [clock()]
         for _ in range(times):
             run()
-            stamps.append(time.perf_counter_ns())
+            stamps.append(clock())
         return [(after - before) / 1e6 for before, after in pairwise(stamps)]
 
     return timed

@@ -54,7 +54,12 @@ def _compiled(model: nn.Module, inputs: Any, setting: Setting) -> Iterator[Fresh
     # Cut networks share their code with the dense one: each is compiled for its own shapes, however many.
     with torch._dynamo.config.patch(recompile_limit=1024, accumulated_recompile_limit=4096):
         compiled = torch.compile(precision.place(copy.deepcopy(model)), dynamic=False)
-        yield lambda: lambda: compiled(*args, **kwargs)
+
+        def fresh() -> Run:
+            compiled(*args, **kwargs)  # is compiled now, for the threads of now
+            return lambda: compiled(*args, **kwargs)
+
+        yield fresh
 
 
 @contextlib.contextmanager
