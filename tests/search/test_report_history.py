@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 
 import optuna
 import pytest
-from fake_problem import make_problem
+from fake_problem import FakeEvaluator, make_problem
 from made_run import make_run
 from optuna.trial import TrialState, create_trial
 
@@ -138,3 +138,27 @@ def test_a_run_that_is_extended_says_that_it_goes_on(run_fake):
     run = load_run(folder)
     assert not run.is_finished
     assert any("goes on" in remark for remark in run.remarks)
+
+
+class NegativeEvaluator(FakeEvaluator):
+    """Scores as a negated error has them."""
+
+    def _score(self, candidate, rung, method, seed):
+        return super()._score(candidate, rung, method, seed) - 2.0
+
+
+def test_a_negative_metric_is_measured_from_the_worst_final(run_fake):
+    problem = make_problem()
+    evaluator = NegativeEvaluator(problem.space)
+    problem = replace(
+        problem, metric="neg_rmse", evaluator=evaluator, dense_score=-1.0, unseal=evaluator.unseal
+    )
+    result, _, folder = run_fake(budget="12", problem=problem)
+    finals = (*result.points, *result.dominated, *result.controls)
+    reference = result.hypervolume.reference
+    assert reference == {"macs": 1.0, "score": min(point.score for point in finals)}
+    marks = [Mark(point.macs, point.score, point.id) for point in result.points]
+    value = hypervolume(marks, result.dense.macs, reference["score"])
+    assert result.hypervolume.value == pytest.approx(value)
+    assert value > 0
+    assert load_run(folder).result == result
