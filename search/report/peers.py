@@ -33,7 +33,7 @@ class Peer:
         macs: Multiply-adds for a batch of one.
         score: The run's metric; higher is better.
         split: What it was scored on, ``test`` or ``holdout``.
-        source: Where the numbers come from.
+        source: Where the numbers come from; may be empty.
         params: Number of parameters, where known.
     """
 
@@ -41,7 +41,7 @@ class Peer:
     macs: float
     score: float
     split: str
-    source: str
+    source: str = ""
     params: float | None = None
 
     def __post_init__(self) -> None:

@@ -51,6 +51,7 @@ def front_json(run: Run, cards: Sequence[Card]) -> Json:
     latencies = [found for found in run.latencies if found.id == "dense"]
     sizes = _sizes(run, cards, latencies)
     half = nearest_to_half(result)
+    criteria = list(dict.fromkeys(name for card in cards for name in card.final.point.criteria.values()))
     return {
         "metric": {"title": label(metric.title), "axis": label(metric.axis), "fraction": metric.is_fraction},
         "dense": {"holdout": result.dense.score, "test": result.dense.test},
@@ -58,7 +59,9 @@ def front_json(run: Run, cards: Sequence[Card]) -> Json:
             {"key": size.key, "title": size.title, "dense": size.dense, "text": size.text, "unit": size.unit}
             for size in sizes
         ],
-        "finals": [_final(run, card, latencies) for card in cards],
+        "groups": [(label(name, 60), full) for name, full in run.full_widths.items()],
+        "criteria": [label(name, 24) for name in criteria],
+        "finals": [_final(run, card, latencies) | _cut(run, card, criteria) for card in cards],
         "dots": _dots(run),
         "peers": [
             {
@@ -126,6 +129,16 @@ def _final(run: Run, card: Card, latencies: Sequence[Measurement]) -> Json:
         "sizes": sizes,
         "holdout": _score(saved_summary(point, "holdout"), point.score),
         "test": _score(saved_summary(point, "test"), None),
+    }
+
+
+def _cut(run: Run, card: Card, criteria: Sequence[str]) -> Json:
+    """Kept units of each group, and the number of the criterion that chose them."""
+    point = card.final.point
+    chosen = [point.criteria.get(name) for name in run.full_widths]
+    return {
+        "widths": [point.widths.get(name) for name in run.full_widths],
+        "criteria": [None if name is None else criteria.index(name) for name in chosen],
     }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 from contextlib import contextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -24,15 +25,13 @@ AXE_SERIOUS = ("serious", "critical")
 @pytest.fixture(scope="module")
 def chromium() -> Iterator[Browser]:
     path = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if path is None and REQUIRED:
-        pytest.fail("ESPALIER_BROWSER=required, and there is no chromium in PATH.")
-    if path is None:
-        pytest.skip("no chromium in PATH")
-    sync_api = (
-        pytest.importorskip("playwright.sync_api")
-        if not REQUIRED
-        else __import__("playwright.sync_api").sync_api
-    )
+    missing = path is None or find_spec("playwright") is None
+    if missing and REQUIRED:
+        pytest.fail("ESPALIER_BROWSER=required, but chromium is not in PATH or playwright not installed.")
+    if missing:
+        pytest.skip("chromium is not in PATH, or playwright not installed")
+    from playwright import sync_api
+
     with sync_api.sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=path)
         yield browser
@@ -93,20 +92,32 @@ def trace(page: Page, name: str) -> dict:
     )
 
 
+def mark_at(page: Page, name: str, index: int) -> tuple[float, float]:
+    """Where a mark of the plot is, in the window."""
+    return tuple(
+        page.evaluate(
+            "([name, index]) => { const plot = document.getElementById('plot');"
+            " const {xaxis, yaxis} = plot._fullLayout, found = plot.data.find(t => t.name === name);"
+            " const box = plot.getBoundingClientRect();"
+            " return [box.left + xaxis._offset + xaxis.d2p(found.x[index]),"
+            " box.top + yaxis._offset + yaxis.d2p(found.y[index])]; }",
+            [name, index],
+        )
+    )
+
+
+def centre(page: Page, selector: str) -> tuple[float, float]:
+    """Where the middle of an element is, in the window."""
+    box = page.locator(selector).bounding_box()
+    return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+
+
 def click_mark(page: Page, name: str, index: int) -> None:
     """Click a mark of the plot where it is drawn."""
-    x, y = page.evaluate(
-        "([name, index]) => { const plot = document.getElementById('plot');"
-        " const {xaxis, yaxis} = plot._fullLayout, found = plot.data.find(t => t.name === name);"
-        " plot.scrollIntoView({block: 'center', behavior: 'instant'});"
-        " const box = plot.getBoundingClientRect();"
-        " return [box.left + xaxis._offset + xaxis.d2p(found.x[index]),"
-        " box.top + yaxis._offset + yaxis.d2p(found.y[index])]; }",
-        [name, index],
-    )
     page.mouse.move(0, 0)
     page.wait_for_selector("#plot .hoverlayer .hovertext", state="detached")
-    page.mouse.move(x, y)
+    page.evaluate("document.getElementById('plot').scrollIntoView({block: 'center', behavior: 'instant'})")
+    page.mouse.move(*mark_at(page, name, index))
     page.wait_for_selector("#plot .hoverlayer .hovertext")
     page.mouse.down()
     page.mouse.up()

@@ -1,16 +1,24 @@
+"""The page without a browser: its words, its cards and the data that its scripts draw."""
+
 from __future__ import annotations
 
-import re
-from dataclasses import replace
+import json
+import math
+from dataclasses import asdict, replace
 
 import pytest
-from made_run import DENSE, EMPTY, POINTS, make_result, make_run
-from report_page import Page, page_of, trace
+from made_run import DENSE, EMPTY, GROUPS, POINTS, make_result, make_run
+from report_page import Page, page_of
 
+from search.command import run_command
+from search.latencies import Measurement, write_latencies
+from search.report import page as report_page
 from search.report import write_report
+from search.report.__main__ import report
 from search.report.data import load_run
 from search.report.page import render_page, repeat_command
-from search.result import Comparison, Hypervolume, RungCorrelation, Summary
+from search.report.section import Axis, Chart, Column, Section, Series, Table
+from search.result import Summary
 
 
 @pytest.fixture(scope="module")
@@ -36,21 +44,51 @@ def test_every_final_is_in_the_table_with_each_method_on_both_splits(page):
     assert page.text.count("n = 3") == 3 * 8
 
 
-def test_the_plot_shows_the_front_the_controls_and_the_dense_network_on_holdout(page):
-    front = trace(page, "front")
-    assert front["x"] == pytest.approx([21, 29, 48, 71, 88])
-    assert front["y"] == pytest.approx([100 * point.score for point in POINTS])
-    assert front["error_y"]["array"] == pytest.approx([0.2] * 5)
-    assert trace(page, "uniform")["x"] == pytest.approx([47.5])
-    assert trace(page, "random")["y"] == pytest.approx([93.82])
-    assert trace(page, "dominated")["y"] == pytest.approx([95])
-    assert trace(page, "ink")["y"] == pytest.approx([97])
+def test_the_plot_is_given_every_final_with_its_sizes_and_scores_on_both_splits(page):
+    finals = {final["id"]: final for final in page.front["finals"]}
+    kinds = [final["kind"] for final in page.front["finals"]]
+    assert kinds == ["front"] * 5 + ["dominated", "uniform", "random"]
+    for point in POINTS:
+        found = finals[point.id]
+        assert found["holdout"] == list(asdict(point.scores["finetune"]).values())
+        assert found["test"] == list(asdict(point.test["finetune"]).values())
+        assert found["sizes"]["macs"] == [point.macs / DENSE.macs, point.macs]
+        assert found["sizes"]["params"] == [point.params / DENSE.params, point.params]
+        assert found["sizes"]["bytes"] == [200 / (4 * DENSE.params), 200]
+        assert found["widths"] == [point.widths[name] for name in GROUPS]
+        assert [page.front["criteria"][i] if i is not None else None for i in found["criteria"]] == [
+            None,
+            "taylor",
+            "l1",
+        ]
+    assert page.front["dense"] == {"holdout": DENSE.score, "test": DENSE.test}
+    assert page.front["groups"] == [[name, full] for name, full in GROUPS.items()]
+    assert page.front["chosen"] == 2
 
 
-def test_the_plot_shows_cheap_evaluations_by_rung_and_finals_once(page):
-    assert trace(page, "rung-1")["y"] == pytest.approx([20, 50, 93])
-    assert trace(page, "rung-2")["y"] == pytest.approx([22, 52, 95])
-    assert not [t for t in page.figure["data"] if t["meta"] == "rung-3"]
+def test_the_plot_is_given_cheap_evaluations_by_rung_and_finals_once(page):
+    scores = {dots["rung"]: dots["scores"] for dots in page.front["dots"]}
+    assert scores == {1: [0.2, 0.5, 0.93], 2: [0.22, 0.52, 0.95]}
+    first = page.front["dots"][0]
+    assert first["macs"] == [300_000, 300_001, 300_002]
+    assert [first["origins"][i] for i in first["origin"]] == ["seed: random"] * 3
+
+
+def test_only_what_was_measured_with_the_dense_network_is_a_latency_axis(tmp_path):
+    folder = make_run(tmp_path / "run", journal=False)
+    ways = (("dense", "eager", 4.0), ("c3", "eager", 2.0), ("c3", "compile", 1.0))
+    write_latencies(
+        folder, [Measurement(id_, way, "cpu", 1, 8, ms, 0.1, ms / 3.9, 9, "x") for id_, way, ms in ways]
+    )
+    page = Page(render_page(load_run(folder)))
+    assert [size["title"] for size in page.front["sizes"]] == [
+        "MACs",
+        "Parameters",
+        "Weights file",
+        "Latency, eager, batch 8, CPU, 1 thread",
+    ]
+    known = {f["id"]: f["sizes"]["latency-0"] for f in page.front["finals"] if "latency-0" in f["sizes"]}
+    assert known == {"c3": [2.0 / 3.9, 2.0]}
 
 
 def test_the_headline_is_about_the_point_nearest_to_half_the_macs_on_test(page):
@@ -59,124 +97,119 @@ def test_the_headline_is_about_the_point_nearest_to_half_the_macs_on_test(page):
     assert "within one point of the dense network down to 71% of its MACs" in page.text
 
 
-def test_the_page_answers_both_questions_says_what_failed_and_what_it_took(page):
-    assert "No, a null result: against uniform widths" in page.text
-    assert "Yes: the search is 1.81 points better than random widths" in page.text
+def test_the_verdicts_come_before_the_front(page):
+    above = page.text[: page.text.index("Across MACs")]
+    assert "Null result. Against uniform widths" in above
+    assert "Yes. The search is 1.81 points better than random widths" in above
     # Equal gaps on every network: the interval has no width.
-    assert "Fine-tuning beats Scratch-E by 2.00 points on test" in page.text
-    assert "aten::foo has no rule." in page.text
-    assert "rung 1, untrained 24 evaluations" in page.text
-    assert "3 min 20 s" in page.text
-    assert "Hypervolume 0.6543" in page.text
-    assert "macs = 1, score = 0" in page.text
+    assert "Fine-tuning beats Scratch-E by 2.00 points on test" in above
+    assert "Rung 1 agreed with rung 2 on the order of about 86 of 100 pairs" in above
 
 
-def test_the_page_says_what_the_cheap_scores_are_worth_and_whom_the_number_leaves_out(page):
-    assert (
-        "Rung 1 agreed with rung 2 on the order of about 86 of 100 pairs among the 8 candidates that both "
-        "scored: Kendall's tau 0.71 (95% interval 0.30 to 0.90)." in page.text
-    )
-    assert "Only candidates that climbed have both scores." in page.text
-    assert "1 and 2 0.71 0.30 to 0.90 8" in page.text
-    assert "2 and 3 0.20 \N{MINUS SIGN}0.45 to 0.72 5" in page.text
+def test_a_run_that_compared_nothing_says_that_nothing_is_known(tmp_path):
+    points = tuple(replace(point, test={}) for point in POINTS)
+    bare = make_result(points=points, dominated=(), controls=(), comparisons=(), correlations=())
+    said = page_of(tmp_path / "run", bare).text
+    assert "Not known. Fewer than three candidates were scored on two rungs." in said
+    assert "Not known. This run trained no controls at equal MACs." in said
+    assert "Not known. This run did not train its networks both ways." in said
 
 
-def test_a_run_with_one_rung_says_that_nothing_is_known_of_its_scores(tmp_path):
-    said = page_of(tmp_path / "run", make_result(correlations=())).text
-    assert "Not known: fewer than three candidates were scored on two rungs." in said
-
-
-def test_a_ranking_without_an_interval_or_a_tau_is_shown_as_one(tmp_path):
-    correlations = (
-        RungCorrelation(1.0, None, None, 3, rungs=(1, 2)),
-        RungCorrelation(None, None, None, 3, rungs=(2, 3)),
-    )
-    said = page_of(tmp_path / "run", make_result(correlations=correlations)).text
-    assert "1 and 2 1.00 none 3" in said
-    assert "2 and 3 none none 3" in said
-
-
-def test_who_found_a_point_stands_in_the_table_the_cards_the_plot_and_a_count(tmp_path):
-    points = (replace(POINTS[0], origin="seed: error curve"), *POINTS[1:])
-    page = page_of(tmp_path / "run", make_result(points=points, dominated=()))
-    assert "Front points from: 4 sampler: front, 1 seed: error curve." in page.text
-    assert page.text.count("seed: error curve") == 3
-    assert trace(page, "front")["hovertext"][0].endswith("<br>seed: error curve")
-
-
-def test_a_long_warning_is_folded_but_whole_and_a_short_one_stands_open(tmp_path):
-    long = "bn_scale does not apply to " + ", ".join(f"layer{i}.conv" for i in range(40)) + "."
-    page = page_of(tmp_path / "run", make_result(warnings=(long, "Short.")))
-    folds = page_of(tmp_path / "short", make_result(warnings=("Short.",))).tags.count("details")
-    assert f"{long} show all Short." in page.text
-    assert page.tags.count("details") == folds + 1
-
-
-def test_one_criterion_of_a_point_is_named_once_and_several_beside_their_groups(tmp_path):
-    one = replace(POINTS[1], criteria={"stem": "activation_mean", "block.conv1": "activation_mean"})
-    said = page_of(tmp_path / "run", make_result(points=(POINTS[0], one))).text
-    assert "group dense 21% 29% activation_mean stem 8 8 8" in said
-    assert "block.conv1 16 7 taylor 7 block.conv2 32 11 l1 11" in said
-    assert "Units chosen by l1 in 1 group, taylor in 1." in said
-    assert "Units chosen by activation_mean." in said
-
-
-def test_the_page_gives_the_commands_that_repeat_and_pick(run, page):
-    assert (
-        "python -m search.run --task digits --budget 24 --seed 3 --criterion l1 --criterion taylor"
-        in page.text
-    )
-    for point in POINTS:
-        assert f"python -m search.pick {run} --id {point.id} --export architecture" in page.text
-
-
-def test_kept_units_are_bars_against_the_dense_width(page):
-    heights = [value for name, value in page.attributes if name == "style"]
-    assert heights == ["--kept: 100.0%", "--kept: 43.8%", "--kept: 34.4%"] * 5
-    assert ("title", "block.conv1: 7 of 16, by taylor") in page.attributes
+def test_the_page_gives_the_commands_that_repeat_and_export(run, page):
+    again = "python -m search.run --task digits --budget 24 --seed 3 --criterion l1 --criterion taylor"
+    assert again in page.text
+    for i, point in enumerate(POINTS):
+        for format_ in ("architecture", "onnx", "pt2", "int8"):
+            assert (
+                f"python -m search.pick {run} --id {point.id} --export {format_}" in page.cards[f"card-{i}"]
+            )
+    assert "Its weights are not saved" in page.cards["card-5"]
 
 
 def test_the_page_asks_no_other_file_for_anything(page):
     assert not {"link", "img", "iframe"} & set(page.tags)
-    assert not [value for name, value in page.attributes if name in {"src", "href"}]
+    links = [value for name, value in page.attributes if name in {"src", "href"}]
+    assert links
+    assert all(value.startswith("#") for value in links)
 
 
-HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}"
+HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}\u202e"
 
 
-def test_hostile_text_stays_text_wherever_it_stands(tmp_path):
-    point = replace(
-        POINTS[2],
-        criteria={HOSTILE: HOSTILE},
-        widths={HOSTILE: 3},
-        origin=HOSTILE,
-        weights=HOSTILE,
-        scores={HOSTILE: Summary(0.9, None, 1)},
-        test={HOSTILE: Summary(0.9, None, 1)},
+def test_hostile_text_stays_text_in_words_data_and_sections(tmp_path, monkeypatch):
+    chart = Chart(
+        "n",
+        HOSTILE,
+        Axis(HOSTILE),
+        Axis(HOSTILE, categories=(HOSTILE,)),
+        (Series(HOSTILE, "bars", (math.nan,), (HOSTILE,), "first", hover=(HOSTILE,)),),
+        HOSTILE,
+        HOSTILE,
     )
-    result = make_result(
-        task=HOSTILE,
-        metric=HOSTILE,
-        points=(point,),
-        controls=(replace(POINTS[1], origin=f"control: {HOSTILE}", control_of=HOSTILE),),
-        comparisons=(Comparison(HOSTILE, HOSTILE, 0.1, None, None, 1),),
-        counts={HOSTILE: 1},
-        seconds={HOSTILE: 1.0},
-        warnings=(HOSTILE,),
-        hypervolume=Hypervolume(0.5, {HOSTILE: 1.0}),
+    table = Table(
+        "t", HOSTILE, (Column(HOSTILE, HOSTILE),), ({HOSTILE: HOSTILE}, {HOSTILE: math.inf}), HOSTILE
     )
-    folder = make_run(
-        tmp_path / "a<b>'\"", result, config={HOSTILE: HOSTILE, "task": HOSTILE}, candidate=HOSTILE
-    )
-    write_report(folder)
-    page = Page((folder / "report.html").read_text())
-    assert len(page.scripts) == 3
-    assert page.tags.count("script") == 3
+    section = Section("s", HOSTILE, (HOSTILE,), (chart,), (table,))
+    monkeypatch.setattr(report_page, "sections", lambda run: (section,))  # noqa: ARG005
+    point = replace(POINTS[2], criteria={HOSTILE: HOSTILE}, widths={HOSTILE: 3}, origin=HOSTILE)
+    result = make_result(task=HOSTILE, metric=HOSTILE, points=(point,))
+    page = page_of(tmp_path / "a<b>'\"", result, config={HOSTILE: HOSTILE}, candidate=HOSTILE)
+    assert page.tags.count("script") == len(page.scripts) == 3
     assert "img" not in page.tags
     assert not [name for name, _ in page.attributes if name.startswith("on")]
-    assert page.text.count(HOSTILE) > 10
-    hovers = [text for t in page.figure["data"] for text in t.get("hovertext", [])]
-    assert not [text for text in hovers if re.search(r"<(?!/?b>|br>)", text)]
+    assert "\u202e" not in page.text
+    assert page.text.count("<img src=x onerror=alert(2)>") > 5
+    assert page.data["charts"][0]["series"][0] | {"label": ""} == {
+        "label": "",
+        "kind": "bars",
+        "role": "first",
+        "x": [None],
+        "y": [0],
+        "error": [],
+        "hover": [HOSTILE.replace("\u202e", "\N{REPLACEMENT CHARACTER}")],
+    }
+    assert page.data["tables"][0]["rows"] == [[HOSTILE], [None]]
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("{", "peers.json can not be read"),
+        ('{"schema": 2, "points": []}', "`schema` must be 1"),
+        ('{"schema": 1, "points": [{"name": "a"}]}', "peers.json can not be read"),
+        (
+            '{"schema": 1, "points": [{"name": "a", "macs": NaN, "score": 1, "split": "test"}]}',
+            "'a' needs finite numbers",
+        ),
+        (
+            '{"schema": 1, "points": [{"name": "a", "macs": 1, "score": 1, "split": "train", "source": ""}]}',
+            "`split` of 'a' must be test or holdout",
+        ),
+    ],
+)
+def test_peers_that_are_none_are_refused_in_one_line(tmp_path, capsys, text, rule):
+    folder = make_run(tmp_path / "run", journal=False)
+    (folder / "peers.json").write_text(text)
+    assert run_command(report, "search.report", [str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert rule in said
+    assert said.count("\n") == 1
+    assert not (folder / "report.html").exists()
+
+
+def test_peers_are_handed_to_the_plot(tmp_path):
+    folder = make_run(tmp_path / "run", journal=False)
+    peer = {"name": "L1", "macs": 480_000, "params": 9, "score": 0.9, "split": "test", "source": "a paper"}
+    (folder / "peers.json").write_text(json.dumps({"schema": 1, "points": [peer]}))
+    assert Page(render_page(load_run(folder))).front["peers"] == [
+        {
+            "name": "L1",
+            "source": "a paper",
+            "split": "test",
+            "score": 0.9,
+            "sizes": {"macs": 480_000, "params": 9},
+        }
+    ]
 
 
 def test_an_empty_front_is_said_in_a_sentence(tmp_path):
@@ -184,29 +217,40 @@ def test_an_empty_front_is_said_in_a_sentence(tmp_path):
     write_report(folder)
     page = Page((folder / "report.html").read_text())
     assert "No front yet: nothing was finished on the highest rung" in page.text
-    assert "Not known: this run trained no controls at equal MACs." in page.text
-    assert trace(page, "rung-1")["y"] == pytest.approx([20, 50, 93])
-    assert (folder / "front.csv").read_text().startswith("kind,id,macs,")
+    assert page.front["dots"][0]["scores"] == [0.2, 0.5, 0.93]
+    assert page.front["chosen"] is None
     assert (folder / "front.png").stat().st_size > 0
 
 
 def test_a_metric_that_is_no_fraction_is_shown_as_it_is(tmp_path):
-    page = page_of(
-        tmp_path / "run",
-        make_result(metric="psnr", dense=replace(DENSE, score=31.26, test=30.5)),
-        journal=False,
-    )
+    result = make_result(metric="psnr", dense=replace(DENSE, score=31.26, test=30.5))
+    page = page_of(tmp_path / "run", result, journal=False)
     assert "The dense network scores 30.5 psnr on test" in page.text
-    assert trace(page, "ink")["y"] == [31.26]
-    assert page.figure["layout"]["yaxis"]["title"]["text"] == "Holdout psnr"
+    assert page.front["metric"] == {"title": "psnr", "axis": "psnr", "fraction": False}
 
 
 def test_without_a_config_or_a_journal_the_rest_is_still_shown(tmp_path):
     folder = make_run(tmp_path / "run", journal=False)
     (folder / "config.json").unlink()
     page = Page(render_page(load_run(folder)))
-    assert trace(page, "front")["x"] == pytest.approx([21, 29, 48, 71, 88])
-    assert not [t for t in page.figure["data"] if t["meta"].startswith("rung")]
+    assert len(page.front["finals"]) == 8
+    assert page.front["dots"] == []
+
+
+def test_a_single_seed_has_no_deviation(tmp_path):
+    lone = replace(POINTS[0], scores={"finetune": Summary(0.9, None, 1)}, test={})
+    page = page_of(tmp_path / "run", make_result(points=(lone, *POINTS[1:])), journal=False)
+    assert page.front["finals"][0]["holdout"] == [0.9, None, 1]
+    assert page.front["finals"][0]["test"] == [None, None, 1]
+
+
+def test_a_page_of_a_run_that_goes_on_loads_itself_again_and_says_so(tmp_path):
+    run = replace(load_run(make_run(tmp_path / "run")), is_provisional=True, refresh_seconds=10.0)
+    page = Page(render_page(run))
+    assert ("content", "10") in page.attributes
+    assert "Provisional: the run has not finished." in page.text
+    assert "97.00% top-1 on holdout" not in page.text.split("The dense network scores")[0]
+    assert "top-1 on holdout with 1 M MACs" in page.text
 
 
 def test_settings_without_a_value_and_those_that_are_no_options_are_not_in_the_command():
@@ -219,8 +263,7 @@ def test_settings_without_a_value_and_those_that_are_no_options_are_not_in_the_c
         "seed": 0,
         "precision": {"dtype": "float32"},
     }
-    words = (
+    assert repeat_command(config) == (
         "python -m search.run --task 'my file.py:make' --criterion-per-group "
         "--exclude 'a*' --exclude 'b*' --seed 0"
     )
-    assert " ".join(repeat_command(config)) == words

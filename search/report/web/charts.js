@@ -34,6 +34,8 @@ function layout(colors, rest) {
     font: {family: "system-ui, sans-serif", size: 13, color: colors.ink},
     hoverlabel: {bgcolor: colors.card, bordercolor: colors.line, font: {color: colors.ink}, align: "left"},
     hovermode: "closest",
+    // Where fingers point, dragging scrolls the page.
+    dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false,
     margin: {l: 52, r: 14, t: 12, b: 44},
     legend: {orientation: "h", y: -0.18, yanchor: "top", itemclick: "toggle"},
     ...rest,
@@ -85,7 +87,8 @@ function chartFigure(chart, colors, width) {
 
 function paint(element) {
   const figure = makers.get(element)(palette(), element.clientWidth);
-  return Plotly.react(element, figure.data, figure.layout, CONFIG);
+  // In the front two clicks choose two points, even quick ones.
+  return Plotly.react(element, figure.data, figure.layout, {...CONFIG, doubleClick: element.dataset.chart ? "reset+autosize" : false});
 }
 
 function savePicture(element, format) {

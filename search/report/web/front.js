@@ -18,7 +18,29 @@ const onFront = () => [...finals.values()].filter(final => final.kind === "front
 function showCard(template, fill = () => {}) {
   const content = template.content.cloneNode(true);
   fill(content);
-  by("card").replaceChildren(content);
+  const card = by("card");
+  card.replaceChildren(content);
+  // What stands beside and below stays where it is when a shorter card follows.
+  card.style.minHeight = `${card.offsetHeight}px`;
+}
+
+// Written here, since a page with a row for each group of each network would be large.
+function fillCard(content, final) {
+  const {groups, criteria} = data.front, rows = content.querySelector(".widths tbody");
+  const several = new Set(final.criteria.filter(number => number !== null)).size > 1;
+  groups.forEach(([name, full], i) => {
+    const row = by("group").content.cloneNode(true).firstChild, [heading, strip, kept, criterion] = row.children;
+    const width = final.widths[i] ?? full, [number, rest] = kept.children;
+    heading.textContent = heading.title = name;
+    strip.querySelector("i").style.width = `${full ? 100 * width / full : 0}%`;
+    number.value = number.textContent = width;
+    number.dataset.full = full;
+    rest.textContent = ` of ${full}`;
+    if (several) criterion.textContent = criteria[final.criteria[i]] ?? "";
+    else criterion.remove();
+    rows.append(row);
+  });
+  content.querySelector("code.again").textContent = document.querySelector("#again code").textContent;
 }
 
 function showEvaluation([d, i]) {
@@ -49,7 +71,7 @@ function choose(final) {
     mark(null, null);
     return;
   }
-  if (state.chosen !== final.key) showCard(by(final.key));
+  if (state.chosen !== final.key) showCard(by(final.key), content => fillCard(content, final));
   mark(final.key, place(final, state));
 }
 
@@ -133,6 +155,8 @@ async function redraw() {
   const final = finals.get(state.chosen);
   state.at = final ? place(final, state) : null;
   await paint(by("plot"));
+  moveChoice(by("plot"), state);
+  by("unzoom").hidden = true;
   note();
 }
 
@@ -160,6 +184,11 @@ async function startFront() {
   showBudget();
   await redraw();
   repaints.push(redraw);
+  plot.on("plotly_relayout", change => {
+    if (Object.keys(change).some(key => key.startsWith("xaxis.range"))) by("unzoom").hidden = false;
+  });
+  by("unzoom").addEventListener("click", redraw);
+  plot.on("plotly_afterplot", () => moveChoice(plot, state));
   plot.on("plotly_click", event => {
     const chosen = event.points[0]?.customdata;
     if (typeof chosen === "string") chooseByHand(chosen);
@@ -181,6 +210,7 @@ async function startFront() {
     const row = event.target.closest("tr[data-key]");
     if (row) chooseByHand(row.dataset.key);
   });
+  addEventListener("resize", () => { by("card").style.minHeight = ""; });
   addEventListener("hashchange", () => {
     const final = fromAddress();
     if (final) chooseByHand(final.key);

@@ -106,23 +106,17 @@ function frontFigure(state, colors, width) {
       xaxis: {title: {text: `${escaped(size.title)}, % of the dense network's ${escaped(size.text)}`, standoff: 10}, range: [0, end]},
       yaxis: {title: {text: escaped(score)}, range: scoreRange(state, [...marks, dense])},
       legend: {orientation: "h", y: -0.17, yanchor: "top", traceorder: "reversed"},
-      shapes: choiceShapes(state, colors),
     }),
   };
 }
 
-// What the choice changes: two lines and a ring. They are shapes, since moving these does not draw the marks anew.
-function choiceShapes(state, colors) {
-  const ring = state.at ?? {x: 0, y: 0}, budget = state.budget ?? 0, shown = state.budget !== null;
-  return [
-    {type: "line", xref: "x", yref: "paper", x0: budget, x1: budget, y0: 0, y1: 1, visible: shown, line: {color: colors.front, width: 1.5, dash: "dot"}},
-    {type: "circle", xref: "x", yref: "y", xsizemode: "pixel", ysizemode: "pixel", xanchor: ring.x, yanchor: ring.y,
-      x0: -11, x1: 11, y0: -11, y1: 11, visible: Boolean(state.at), line: {color: colors.ink, width: 2.5}},
-  ];
-}
-
+// What the choice changes lies over the plot: plotly would draw thousands of marks anew to move one line.
 function moveChoice(element, state) {
-  const change = {"shapes[0].x0": state.budget ?? 0, "shapes[0].x1": state.budget ?? 0, "shapes[1].visible": Boolean(state.at)};
-  if (state.at) Object.assign(change, {"shapes[1].xanchor": state.at.x, "shapes[1].yanchor": state.at.y});
-  return Plotly.relayout(element, change);
+  const {xaxis, yaxis} = element._fullLayout, over = by("choice");
+  Object.assign(over.style, {left: `${xaxis._offset}px`, top: `${yaxis._offset}px`, width: `${xaxis._length}px`, height: `${yaxis._length}px`});
+  const [line, ring] = over.children;
+  line.hidden = state.budget === null;
+  if (state.budget !== null) line.style.transform = `translateX(${xaxis.d2p(state.budget)}px)`;
+  ring.hidden = state.at === null;
+  if (state.at !== null) ring.style.transform = `translate(${xaxis.d2p(state.at.x)}px, ${yaxis.d2p(state.at.y)}px)`;
 }
