@@ -158,7 +158,7 @@ def test_a_negative_metric_is_measured_from_the_worst_final(run_fake):
     reference = result.hypervolume.reference
     assert reference == {"macs": 1.0, "score": min(point.score for point in finals)}
     marks = [Mark(point.macs, point.score, point.id) for point in result.points]
-    value = hypervolume(marks, result.dense.macs, reference["score"])
+    value = hypervolume(marks, result.dense.macs, least_score=reference["score"])
     assert result.hypervolume.value == pytest.approx(value)
     assert value > 0
     assert load_run(folder).result == result

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from scipy import stats
 
+from search.latencies import is_no_faster
 from search.report import words
 from search.report.marks import MACS_AXIS
 from search.report.names import label
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from search.report.words import Metric
 
 DENSE = "dense"
-
-#: Fewer MACs than this share of dense should show on the clock ...
-_FEWER_MACS = 0.9
-#: ... and do not where so much of the latency is left.
-_SAME_LATENCY = 0.97
 
 #: Networks that a sentence names.
 _MOST_NAMED = 6
@@ -148,7 +144,7 @@ def _warning(backend: str, setting: _Setting, rows: Sequence[_Row]) -> str:
 
 
 def _lags(row: _Row) -> bool:
-    return row.macs_share < _FEWER_MACS and row.measured.ratio > _SAME_LATENCY
+    return is_no_faster(row.macs_share, row.measured.ratio)
 
 
 def _order(rows: Sequence[_Row]) -> str:
