@@ -68,7 +68,7 @@ def drive(
     book = Book(storage.open(), encoding.distributions, storage.study_name, encoding.objectives)
     weights = Weights(folder / "finals", problem)
     run = Run(problem, config, encoding, book, weights, progress, clock, gpus or {})
-    note_start(book, problem, warnings)
+    note_start(book, problem, encoding, warnings)
     progress.expect(expected_counts(config))
     for record in book.all_records():
         progress.evaluated(record)

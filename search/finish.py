@@ -13,7 +13,7 @@ from scipy import stats
 from evaluators.evaluation import METHODS
 from search.correlation import rung_correlations
 from search.finals import CONTROLS
-from search.front import REFERENCE, front, hypervolume, reference_score
+from search.front import front, hypervolume, reference_score
 from search.journal import RUNGS
 from search.objectives import MACS, SCORE
 from search.result import Comparison, Dense, Hypervolume, Point, Result, Summary
@@ -82,8 +82,8 @@ def finish(run: Run, contenders: Sequence[Contender], folder: Path, warnings: Se
         dominated=tuple(p for p in proposed if p.id not in ids),
         controls=tuple(p for p in points if p.control_of is not None),
         hypervolume=Hypervolume(
-            hypervolume(final, *run.encoding.dense_costs, score=worst),
-            dict.fromkeys(objectives.costs, REFERENCE["macs"]) | {SCORE: worst},
+            hypervolume(final, *run.encoding.dense_costs, least_score=worst),
+            dict.fromkeys(objectives.costs, 1.0) | {SCORE: worst},
         ),
         objectives=objectives.names,
         comparisons=tuple(compare(points, kind, split) for kind in CONTROLS for split in ("holdout", "test")),

@@ -76,18 +76,22 @@ def front(marks: Iterable[Mark]) -> list[Mark]:
     return [mark for mark, rank in zip(unique, ranks(unique), strict=True) if rank == 0]
 
 
-def hypervolume(marks: Sequence[Mark], *dense_costs: float, score: float = REFERENCE["score"]) -> float:
-    """Area (or volume) that the marks dominate, costs as shares of dense, up to all of each and ``score``.
+def hypervolume(
+    marks: Sequence[Mark], dense_macs: float, *others: float, least_score: float = REFERENCE["score"]
+) -> float:
+    """Area (or volume) that the marks dominate, costs as shares of dense, up to all of each and a score.
 
     Args:
-        marks: Of candidates; what costs more than dense, or scores less than ``score``, dominates nothing.
-        dense_costs: Of the dense network, MACs alone where marks have no other costs.
-        score: See :func:`reference_score`.
+        marks: Of candidates; what costs more than dense dominates nothing.
+        dense_macs: MACs of the dense network, or its first cost where marks have costs.
+        others: Its further costs.
+        least_score: What does not score more dominates nothing.
     """
     if not marks:
         return 0.0
-    values = _values(marks) / [*dense_costs, 1.0]
-    corner = [*[REFERENCE["macs"]] * len(dense_costs), score]
+    costs = (dense_macs, *others)
+    values = _values(marks) / [*costs, 1.0]
+    corner = [*[REFERENCE["macs"]] * len(costs), least_score]
     return float(moocore.hypervolume(values, ref=corner, maximise=_maximise(values)))
 
 
