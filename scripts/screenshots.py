@@ -1,7 +1,7 @@
 """Pictures of a run's report for the README: ``python scripts/screenshots.py RUN OUT``.
 
-Writes ``report-light.png``, ``report-dark.png`` and ``report-phone.png`` (the card of the
-chosen network) to the folder OUT, from ``RUN/report.html``, with Debian's chromium.
+Writes ``report-light.png``, ``report-dark.png`` (a desktop's window) and ``report-phone.png`` (the card of
+the chosen network) to the folder OUT, from ``RUN/report.html``, with Debian's chromium.
 """
 
 from __future__ import annotations

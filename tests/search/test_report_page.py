@@ -12,7 +12,6 @@ from report_page import Page, page_of
 
 from search.command import run_command
 from search.latencies import Measurement, write_latencies
-from search.report import page as report_page
 from search.report import write_report
 from search.report.__main__ import report
 from search.report.data import load_run
@@ -136,7 +135,7 @@ def test_the_page_asks_no_other_file_for_anything(page):
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(2)>{{ 7 * 7 }}\u202e"
 
 
-def test_hostile_text_stays_text_in_words_data_and_sections(tmp_path, monkeypatch):
+def test_hostile_text_stays_text_in_words_data_and_sections(tmp_path):
     chart = Chart(
         "n",
         HOSTILE,
@@ -150,10 +149,10 @@ def test_hostile_text_stays_text_in_words_data_and_sections(tmp_path, monkeypatc
         "t", HOSTILE, (Column(HOSTILE, HOSTILE),), ({HOSTILE: HOSTILE}, {HOSTILE: math.inf}), HOSTILE
     )
     section = Section("s", HOSTILE, (HOSTILE,), (chart,), (table,))
-    monkeypatch.setattr(report_page, "sections", lambda run: (section,))  # noqa: ARG005
     point = replace(POINTS[2], criteria={HOSTILE: HOSTILE}, widths={HOSTILE: 3}, origin=HOSTILE)
     result = make_result(task=HOSTILE, metric=HOSTILE, points=(point,))
-    page = page_of(tmp_path / "a<b>'\"", result, config={HOSTILE: HOSTILE}, candidate=HOSTILE)
+    folder = make_run(tmp_path / "a<b>'\"", result, config={HOSTILE: HOSTILE}, candidate=HOSTILE)
+    page = Page(render_page(load_run(folder), (section,)))
     assert page.tags.count("script") == len(page.scripts) == 3
     assert "img" not in page.tags
     assert not [name for name, _ in page.attributes if name.startswith("on")]

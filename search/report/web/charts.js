@@ -16,12 +16,12 @@ const LOOKS = {
 const CONFIG = {responsive: true, displayModeBar: false};
 const makers = new Map();
 
-function trace(role, colors, rest) {
+function trace(role, colors, {scale = 1, ...rest}) {
   const look = LOOKS[role], color = colors[role];
   const own = {type: "scatter", hoverinfo: "text", meta: role, ...rest};
   if (own.type === "bar") own.marker = {color};
   else if (own.mode === "lines") own.line = {color, width: 2, dash: look.dash, ...rest.line};
-  else own.marker = {color, symbol: look.symbol, size: look.size, ...(look.symbol.endsWith("-open") ? {line: {width: 2}} : {})};
+  else own.marker = {color, symbol: look.symbol, size: scale * look.size, ...(look.symbol.endsWith("-open") ? {line: {width: 2}} : {})};
   for (const bars of ["error_x", "error_y"]) if (own[bars]) Object.assign(own[bars], {color, width: 0, thickness: 1.3});
   return own;
 }

@@ -23,7 +23,7 @@ function dotTraces(state, colors) {
   return data.front.dots.map((dots, d) => {
     const numbers = dots[state.size];
     return trace(LOOKS[`rung-${dots.rung}`] ? `rung-${dots.rung}` : "rung-3", colors, {
-      name: escaped(dots.label), mode: "markers", x: numbers.map(number => 100 * number / size.dense), y: dots.scores.map(plainScore),
+      name: escaped(dots.label), opacity: dots.ids.length > 1000 ? 0.55 : 1, scale: dots.ids.length > 1000 ? 0.7 : 1, mode: "markers", x: numbers.map(number => 100 * number / size.dense), y: dots.scores.map(plainScore),
       customdata: dots.ids.map((_, i) => [d, i]),
       hovertext: dots.ids.map((id, i) => `${escaped(id)}<br>${scoreText(dots.scores[i])} on holdout<br>${sizeText(numbers[i], size)} `
         + `${escaped(size.title)}, ${percent(numbers[i] / size.dense)} of dense<br>${escaped(dots.origins[dots.origin[i]])}`),
@@ -37,7 +37,7 @@ function kindTrace(kind, state, colors) {
   if (!shown.length) return [];
   return [trace(kind, colors, {
     name: KIND_LABELS[kind], mode: "markers", x: places.map(at => at.x), y: places.map(at => at.y),
-    error_y: {array: places.map(at => at.sd)},
+    error_y: {array: places.map(at => at.sd)}, scale: shown.length > 40 ? 0.65 : 1,
     customdata: shown.map(final => final.key), hovertext: shown.map(final => finalHover(final, state)),
   })];
 }
