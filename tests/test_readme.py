@@ -18,13 +18,16 @@ from evaluators.scratch import fresh
 from evaluators.task import Task
 from evaluators.user_code import load_function
 from search.inspect.__main__ import inspect
+from search.latency import latency
 from search.pick import pick
 from search.report.__main__ import report
 from search.run import run
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
-OPTIONS = {name for command in (run, inspect, pick, report) for p in command.params for name in p.opts}
+OPTIONS = {
+    name for command in (run, inspect, latency, pick, report) for p in command.params for name in p.opts
+}
 
 
 def test_options_exist() -> None:

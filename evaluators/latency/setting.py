@@ -9,6 +9,9 @@ from dataclasses import dataclass
 class Setting:
     """Networks are timed in eval mode, in fp32 and the default memory layout: as they are exported.
 
+    On one thread of a CPU its own time counts, without what it waits for a core. Several threads are timed by
+    the clock on the wall, so that they need a machine on which not much else runs.
+
     Attributes:
         backend: ``eager``, ``compile`` or ``onnxruntime``.
         batch: Examples at a time.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -164,6 +165,21 @@ def test_every_backend_times_a_network_and_leaves_it_as_it_was(backend: str) -> 
     assert (model.training, dense.training) == (True, False)
     assert all(parameter.requires_grad for parameter in model.parameters())
     assert torch.get_num_threads() == threads
+
+
+class Waiting(Toy):
+    """Waits as one does for a core that others hold."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        time.sleep(0.02)
+        return super().forward(x)
+
+
+def test_what_a_single_thread_waits_for_does_not_count() -> None:
+    alone = compare_models(Waiting(), Toy(), EXAMPLE, Setting(threads=1), QUICK)
+    assert alone.candidate.median_ms < 20
+    several = compare_models(Waiting(), Toy(), EXAMPLE, Setting(threads=2), QUICK)
+    assert several.candidate.median_ms >= 20
 
 
 def test_batches_are_made_of_the_examples() -> None:
