@@ -44,6 +44,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=5.0, help="for each comparison")
     parser.add_argument("--networks", default="digits,ResNet-20,MobileNetV2", help="of the first table")
     parser.add_argument("--backends", default=",".join(BACKENDS))
+    parser.add_argument("--batches", default="1,32", help="of the second table")
     parser.add_argument("--skip-identical", action="store_true")
     parser.add_argument("--skip-halves", action="store_true")
     parser.add_argument("--widths", action="store_true")
@@ -60,7 +61,7 @@ def main() -> None:
     if not options.skip_identical:
         identical(options.networks.split(","), [b for b in backends if b != "compile"], options)
     if not options.skip_halves:
-        halves(backends, options.seconds)
+        halves(backends, [int(size) for size in options.batches.split(",")], options.seconds)
     if options.widths:
         widths([b for b in backends if b != "compile"])
 
@@ -88,7 +89,7 @@ def identical(names: list[str], backends: list[str], options: argparse.Namespace
                 )
 
 
-def halves(backends: list[str], seconds: float) -> None:
+def halves(backends: list[str], batches: list[int], seconds: float) -> None:
     """Dense networks, and uniform widths with at most half of the MACs, in turns, on all cores."""
     threads = os.cpu_count() or 1
     print(f"\nDense and half of the MACs (uniform widths), {threads} threads:\n")
@@ -101,7 +102,7 @@ def halves(backends: list[str], seconds: float) -> None:
         kept = {g: torch.arange(k) for g, k in widths.items if k < space.dense.widths[g]}
         half = cut(model, space, kept).eval()
         share = space.macs(widths) / space.macs(space.dense)
-        for batch in (1, 32):
+        for batch in batches:
             for backend in backends:
                 setting = Setting(backend, batch, threads)
                 one = compare_models(half, model, inputs, setting, Patience(seconds=seconds))

@@ -38,7 +38,7 @@ _PROVISIONAL = (
     "Provisional: the run has not finished. All scores are those on holdout: test is read once, when the "
     "front is final."
 )
-_OUTDATED = "The run goes on: its budget was raised after this front was final."
+_OUTDATED = "The run goes on: more is to come than this front shows."
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +189,7 @@ def load_run(folder: Path, storage: Storage | None = None) -> Run:
         history=history,
         latencies=read_latencies(folder),
         is_provisional=not has_front,
-        is_finished=has_front and _is_finished(history, config),
+        is_finished=has_front and _is_finished(history, config, start),
     )
 
 
@@ -206,10 +206,12 @@ def _provisional(start: Start | None, history: History, config: Mapping[str, obj
     return result
 
 
-def _is_finished(history: History, config: Mapping[str, object]) -> bool:
-    """A record without a word on it is that of a run which was not extended."""
+def _is_finished(history: History, config: Mapping[str, object], start: Start | None) -> bool:
+    """Whether the driver noted so, with the budget that the run has now; older versions noted nothing."""
     extent = history.notes.get("finished")
-    return not isinstance(extent, dict) or all(extent[name] == config.get(name) for name in extent)
+    if not isinstance(extent, dict):
+        return start is None
+    return all(extent[name] == config.get(name) for name in extent)
 
 
 def load_result(folder: Path) -> Result:

@@ -76,8 +76,15 @@ def _step(
     write_run(run, figures=figures)
     counts = ", ".join(f"{name} {number}" for name, number in run.result.counts.items())
     state = "finished" if run.is_finished else f"looking again every {every_seconds:g} s"
-    say(f"{_now()}  {counts}  hypervolume {run.result.hypervolume.value:.4f}  {state}")
+    say(f"{_now()}  {counts}  {_reached(run)}  {state}")
     return run
+
+
+def _reached(run: Run) -> str:
+    """The hypervolume, which falls where a dearer rung begins."""
+    rungs = {point.rung for point in run.result.points}
+    where = f" on rung {max(rungs)}" if rungs else ""
+    return f"hypervolume {run.result.hypervolume.value:.4f}{where}"
 
 
 def _extent(run: Run) -> tuple[object, ...]:

@@ -39,7 +39,9 @@ def rungs(run: Run) -> Section:
         return Section("rungs", _TITLE, ("Not known: fewer than three candidates were scored on two rungs.",))
     metric, scores = run.metric, _scores(run)
     charts = tuple(chart for c in found if (chart := _chart(c, scores, metric)) is not None)
-    return Section("rungs", _TITLE, (words.correlation_words(found[0]), _EXPLAINED), charts, (_table(found),))
+    return Section(
+        "rungs", _TITLE, (*map(words.correlation_words, found), _EXPLAINED), charts, (_table(found),)
+    )
 
 
 def _scores(run: Run) -> dict[int, dict[str, float]]:

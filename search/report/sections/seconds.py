@@ -22,6 +22,7 @@ _PHASES = {
     "rung-2": "rung 2, brief training",
     "finals": "finals and controls",
     "test": "reading test",
+    "latency": "measuring latency",
     "report": "writing the report",
     "other": "proposals and records",
 }
