@@ -23,7 +23,7 @@ function dotTraces(state, colors) {
   return data.front.dots.map((dots, d) => {
     const numbers = dots[state.size];
     return trace(LOOKS[`rung-${dots.rung}`] ? `rung-${dots.rung}` : "rung-3", colors, {
-      name: escaped(dots.label), opacity: dots.ids.length > 1000 ? 0.55 : 1, scale: dots.ids.length > 1000 ? 0.7 : 1, mode: "markers", x: numbers.map(number => 100 * number / size.dense), y: dots.scores.map(plainScore),
+      name: escaped(dots.label), faded: dots.ids.length > 1000, scale: dots.ids.length > 1000 ? 0.7 : 1, mode: "markers", x: numbers.map(number => 100 * number / size.dense), y: dots.scores.map(plainScore),
       customdata: dots.ids.map((_, i) => [d, i]),
       hovertext: dots.ids.map((id, i) => `${escaped(id)}<br>${scoreText(dots.scores[i])} on holdout<br>${sizeText(numbers[i], size)} `
         + `${escaped(size.title)}, ${percent(numbers[i] / size.dense)} of dense<br>${escaped(dots.origins[dots.origin[i]])}`),
