@@ -36,7 +36,7 @@ class Evaluation:
         macs: Multiply-adds for a batch of one.
         params: Number of parameters.
         seconds: Wall clock of this evaluation, earlier attempts that it goes on from included.
-        latency_ms: Not measured yet.
+        latency_ms: Where latency is an objective, what :class:`evaluators.latency.LatencyMeter` says.
     """
 
     candidate: str

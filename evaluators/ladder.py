@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from evaluators.candidate import Candidate
     from evaluators.checkpoint import Checkpoints
+    from evaluators.latency import LatencyMeter
     from evaluators.precision import Precision
     from evaluators.reconstruct.refit import Refit
     from evaluators.task import Loader, Task
@@ -44,6 +45,7 @@ class Ladder:
         checkpoints: Name of a training -> where it leaves its state, so that it can be interrupted; a name
             does as a file name. Without, an interrupted training starts over.
         shards: Who shares the trainings; all evaluate the same.
+        latency: Times networks, where latency is an objective.
     """
 
     def __init__(
@@ -56,10 +58,12 @@ class Ladder:
         on_step: OnStep | None = None,
         checkpoints: Callable[[str], Checkpoints] | None = None,
         shards: Shards = ALONE,
+        latency: LatencyMeter | None = None,
     ) -> None:
         self.task, self.space, self.scores, self.precision = task, space, scores, precision
         self.refit = refit
         self.on_step, self.checkpoints, self.shards = on_step, checkpoints, shards
+        self.latency = latency
         self._orders: dict[tuple[str, str], Tensor] = {}
 
     def evaluate(self, candidate: Candidate, *, rung: int, method: Method, seed: int) -> Outcome:
@@ -92,6 +96,10 @@ class Ladder:
         score = evaluate(model, self.task, self.task.holdout, precision)
         if checkpoints is not None and self.shards.rank == 0:
             checkpoints.delete()
+        at_rest(model)
+        latency_ms = None
+        if self.latency is not None and self.shards.rank == 0:
+            latency_ms = self.latency.latency_ms(candidate.architecture, model)
         evaluation = Evaluation(
             candidate=candidate.id,
             rung=rung,
@@ -101,8 +109,9 @@ class Ladder:
             macs=self.space.macs(candidate.architecture),
             params=self.space.params(candidate.architecture),
             seconds=time.monotonic() - start + before,
+            latency_ms=latency_ms,
         )
-        return Outcome(evaluation, at_rest(model))
+        return Outcome(evaluation, model)
 
     def kept(self, candidate: Candidate) -> dict[str, Tensor]:
         """Sorted ``(k,)`` LongTensor of the units that stay, for each group that loses some."""

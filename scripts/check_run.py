@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import json
-from itertools import pairwise
 from pathlib import Path
 
 from evaluators.flops import count_macs
@@ -17,6 +16,7 @@ from evaluators.scoring import evaluate
 from evaluators.task import SealedLoader
 from evaluators.tasks import load_task
 from search.config import RunConfig
+from search.front import Mark, front
 from search.result import Result
 from search.survey import task_options
 from spaces import rebuild
@@ -33,10 +33,11 @@ def main() -> None:
     task.test.unseal()
     exact = Precision.from_dict({**config.precision, "dtype": "float32", "channels_last": False})
     exact.apply()
-    for smaller, larger in pairwise(result.points):
-        require(
-            smaller.macs < larger.macs and smaller.score < larger.score, "front is sorted, none dominated"
-        )
+    marks = [
+        Mark(p.macs, p.score, p.id, tuple(getattr(p, c) for c in result.objectives[1:]))
+        for p in result.points
+    ]
+    require(front(marks) == sorted(marks) == marks, "front is sorted, none dominated")
     for point in result.points:
         target = folder / "architectures" / point.id
         model = rebuild(task.model, target)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -11,21 +13,27 @@ import click
 from evaluators.checkpoint import TRAININGS, CheckpointFolder
 from evaluators.criteria import NORMALISATIONS
 from evaluators.ladder import Ladder
+from evaluators.latency import Patience, check_backends
 from evaluators.precision import Precision
 from evaluators.prepare import prepare, train_dense
 from evaluators.scoring import evaluate
 from evaluators.task import SealedLoader
+from search.dense_latency import meter, with_dense_latency
 from search.drive import drive
 from search.encoding import Encoding
 from search.forecast import expected_counts
 from search.journal import driver_lock
+from search.latencies import write_latencies
+from search.latency_options import settings_of
 from search.limits import memory_bytes
+from search.objectives import Objectives
 from search.problem import Clock, Problem
 from search.progress import Display
 from search.report.words import Metric, duration
 from search.seeds import Knowledge
 from search.show import plan_lines
 from search.survey import Survey, forecast, measure_epoch
+from search.timing import time_networks
 from spaces.surgery import rebuild
 
 if TYPE_CHECKING:
@@ -38,6 +46,11 @@ if TYPE_CHECKING:
     from search.result import Result
     from search.storage import Storage
     from search.workplace import Workplace
+
+logger = logging.getLogger(__name__)
+
+#: At the end of a run each network of the front is timed for at most so long.
+_FRONT = Patience(tolerance=0.02, seconds=0.5)
 
 
 def announce(found: Survey, place: Workplace) -> None:
@@ -111,6 +124,9 @@ def _search(
         display.forecast.seconds_per_epoch = measure_epoch(found)
         display.forecast.at_once = max(1, place.places)
     display.say(f"dense network: {metric.value(prepared.dense_score)} {metric.title} on holdout")
+    display.begin("timing the dense network")
+    config = with_dense_latency(config, task, folder)
+    found = replace(found, config=config)
     display.expect(expected_counts(config))
     for line in plan_lines(display.forecast):
         display.say(line)
@@ -127,6 +143,7 @@ def _search(
             _evaluating(found),
             on_step=display.step,
             checkpoints=trainings,
+            latency=meter(config, task, found.precision.device),
         ),
         dense_model=task.model,
         dense_score=prepared.dense_score,
@@ -136,7 +153,15 @@ def _search(
         knowledge=_knowledge(prepared),
     )
     applicable = {group.name: prepared.criteria_for(group.name) for group in found.space.groups}
-    encoding = Encoding(found.space, found.window, config.criteria, config.criterion_per_group, applicable)
+    encoding = Encoding(
+        found.space,
+        found.window,
+        config.criteria,
+        config.criterion_per_group,
+        applicable,
+        Objectives.of(config.objectives),
+        config.dense_latency_ms,
+    )
     warnings = (*found.space.warnings, *prepared.warnings)
     execute = place.executor(found, prepared)
     return drive(
@@ -150,7 +175,34 @@ def _search(
         execute=execute,
         gpus=place.gpus,
         storage=storage,
+        on_front=lambda result: _time_front(display, folder, found, result),
     )
+
+
+def _time_front(display: Display, folder: Path, found: Survey, result: Result) -> None:
+    """Into ``latency.json``; a run is not lost for it."""
+    task, ids = found.task, [point.id for point in result.points]
+    networks = {id_: partial(rebuild, task.model, folder / "architectures" / id_) for id_ in ids}
+    for setting in settings_of(found.config):
+        setting = replace(setting, device=found.precision.device)
+        try:
+            check_backends("latency", [setting.backend], setting.device)
+            rows = time_networks(
+                task.model,
+                networks,
+                task.example_inputs,
+                setting,
+                _FRONT,
+                partial(_begin_timing, display, setting.backend),
+            )
+            write_latencies(folder, rows)
+        except Exception as error:
+            logger.exception("latency by %s", setting.backend)
+            display.say(f"warning: no latency by {setting.backend}: {' '.join(str(error).split())[:200]}")
+
+
+def _begin_timing(display: Display, backend: str, id_: str) -> None:
+    display.begin(f"timing {id_}, {backend}")
 
 
 def _evaluating(found: Survey) -> Precision:

@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from evaluators.options import OptionError
+from search.objectives import SCORE
 from search.ray_cluster.options import CLUSTER_FIELDS
 from search.space_options import SMALLEST, trace_arguments
 
@@ -61,6 +62,11 @@ class RunConfig:
         loggers: Whom Tune tells.
         run_name: Not an option: name of the run in a database, wherever its folder moves.
         run_id: Not an option: tells runs apart that share ``storage_path``.
+        objectives: The metric's name, or ``score``, and costs.
+        latency: Backends that time the front; the first one is the objective's.
+        latency_batch: Examples at a time while networks are timed.
+        latency_threads: CPU threads then; those of ``precision`` when ``None``.
+        dense_latency_ms: Not an option: where latency is an objective, what the dense network took once.
         driver_precision: Not an option: how the driver trains the dense network and scores units; it may have
             no GPU where workers have some.
         num_targets: Not an option: length of the opening's MACs ladder, fixed when the run starts.
@@ -107,6 +113,11 @@ class RunConfig:
     timeout: str | None = None
     retries: int = 3
     loggers: tuple[str, ...] = ()
+    objectives: tuple[str, ...] = (SCORE, "macs")
+    latency: tuple[str, ...] = ("eager",)
+    latency_batch: int = 1
+    latency_threads: int | None = None
+    dense_latency_ms: float | None = None
     run_name: str = ""
     run_id: str = ""
     driver_precision: dict[str, Any] = field(default_factory=dict)
@@ -161,6 +172,7 @@ class RunConfig:
             # Runs of version 0.1 have none of these.
             later = ("ignore", "divisor_of", "smallest_of", "resources", "loggers")
             raw |= {name: tuple(raw.get(name, ())) for name in later}
+            raw |= {name: tuple(raw[name]) for name in ("objectives", "latency") if name in raw}
             return cls(**raw)
         except FileNotFoundError:
             raise OptionError(
@@ -174,6 +186,7 @@ class RunConfig:
 DERIVED = (
     "run_name",
     "run_id",
+    "dense_latency_ms",
     "driver_precision",
     "num_targets",
     "population",
@@ -204,7 +217,7 @@ def check_equal(stored: RunConfig, given: dict[str, Any]) -> None:
         OptionError: If they differ in more than :data:`EXTENDABLE`; each difference is named.
     """
     names = [f.name for f in fields(RunConfig) if f.name in given and f.name not in EXTENDABLE]
-    different = [name for name in names if given[name] != getattr(stored, name)]
+    different = [name for name in names if not _equal(name, given[name], getattr(stored, name))]
     if different:
         changes = ", ".join(
             f"--{option_name(name)} was {_shown(getattr(stored, name))}, is {_shown(given[name])}"
@@ -215,6 +228,13 @@ def check_equal(stored: RunConfig, given: dict[str, Any]) -> None:
             "",
             f"settings must be those of the run except --budget, --final and where it runs: {changes}.",
         )
+
+
+def _equal(name: str, given: object, stored: object) -> bool:
+    if name == "objectives" and isinstance(given, tuple) and isinstance(stored, tuple):
+        # What the metric is called was not known before the task was loaded.
+        return given[1:] == stored[1:] and (given[0] == stored[0] or SCORE in (given[0], stored[0]))
+    return given == stored
 
 
 def _shown(value: object) -> str:

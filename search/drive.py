@@ -21,7 +21,7 @@ from search.study import Book, find_study
 from search.weights import Weights
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from pathlib import Path
 
     from search.config import RunConfig
@@ -44,6 +44,7 @@ def drive(
     execute: Executor = execute_here,
     gpus: Mapping[int, float] | None = None,
     storage: Storage | None = None,
+    on_front: Callable[[Result], None] | None = None,
 ) -> Result:
     """Search, train the finals, judge and report, continuing whatever the folder holds.
 
@@ -58,15 +59,16 @@ def drive(
         execute: Makes the evaluations.
         gpus: That one evaluation occupies, by rung.
         storage: The record, locked by the caller; that of ``config`` when ``None``.
+        on_front: Called with the result before the report is written.
 
     Raises:
         RuntimeError: If no candidate could be evaluated, or fvcore's count differs from the closed form.
     """
     storage = storage or storage_of(folder, config)
-    book = Book(storage.open(), encoding.distributions, storage.study_name)
+    book = Book(storage.open(), encoding.distributions, storage.study_name, encoding.objectives)
     weights = Weights(folder / "finals", problem)
     run = Run(problem, config, encoding, book, weights, progress, clock, gpus or {})
-    note_start(book, problem, warnings)
+    note_start(book, problem, encoding, warnings)
     progress.expect(expected_counts(config))
     for record in book.all_records():
         progress.evaluated(record)
@@ -76,6 +78,9 @@ def drive(
     contenders = Finals(run).contenders(execute)
     progress.begin("the front is final: scoring on test")
     result = finish(run, contenders, folder, warnings)
+    if on_front is not None:
+        with clock.phase("latency"):
+            on_front(result)
     progress.begin("writing the report")
     with clock.phase("report"):
         write_report(folder, storage, ends_run=True)

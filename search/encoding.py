@@ -10,6 +10,7 @@ import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution, FloatDistribution
 
 from evaluators.candidate import Candidate
+from search.objectives import LATENCY, MACS, Objectives
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -38,6 +39,8 @@ class Encoding:
         criteria: Names to choose from.
         per_group: Whether each group has a criterion of its own.
         applicable: Criteria that each group can be scored by; all of them where a group is missing.
+        objectives: What candidates are compared by.
+        dense_latency_ms: Of the dense network, where latency is an objective.
     """
 
     space: Space
@@ -45,11 +48,30 @@ class Encoding:
     criteria: tuple[str, ...]
     per_group: bool = False
     applicable: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    objectives: Objectives = MACS
+    dense_latency_ms: float | None = None
 
     @property
     def grid(self) -> int:
         """MACs that are too few to be worth a worse score: see :func:`search.front.coarse`."""
         return max(1, (self.window.high - self.window.low) // _NUM_STEPS)
+
+    @cached_property
+    def dense_costs(self) -> tuple[float, ...]:
+        """Costs of the dense network that are objectives."""
+        space = self.space
+        costs: dict[str, float] = {"macs": space.macs(space.dense), "params": space.params(space.dense)}
+        if LATENCY in self.objectives.costs:
+            assert self.dense_latency_ms is not None
+            costs[LATENCY] = self.dense_latency_ms
+        return tuple(costs[cost] for cost in self.objectives.costs)
+
+    @cached_property
+    def steps(self) -> tuple[float, ...]:
+        """The :attr:`grid` of each cost: as large a share of dense as that of MACs."""
+        share = self.grid / self.space.macs(self.space.dense)
+        costs = zip(self.objectives.costs, self.dense_costs, strict=True)
+        return tuple(self.grid if name == "macs" else share * dense for name, dense in costs)
 
     @cached_property
     def free(self) -> tuple[str, ...]:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from evaluators.evaluation import METHODS, SEARCHED
 from search.encoding import share_of
 from search.front import front, spread
-from search.jobs import Job, mark_of
+from search.jobs import Job
 from search.seeds import seeded_generator
 
 if TYPE_CHECKING:
@@ -116,7 +116,7 @@ class Finals:
         done = {r.evaluation.candidate for r in book.records(3) if not r.is_control}
         if done - picked:
             logger.info("finals of an earlier budget stay: %s", ", ".join(sorted(done - picked)))
-        return sorted((below[name] for name in picked | (done & set(below))), key=mark_of)
+        return sorted((below[name] for name in picked | (done & set(below))), key=self._run.mark_of)
 
     def _non_dominated(self) -> list[Record]:
         searched = SEARCHED[self._rung]
@@ -137,7 +137,7 @@ class Finals:
             room = min(room, max(0, self._run.budget.evaluations - proposed) // len(CONTROLS))
         if not room:
             return []
-        chosen = {mark.id for mark in self._spread(map(mark_of, points), room)}
+        chosen = {mark.id for mark in self._spread(map(self._run.mark_of, points), room)}
         return [record for record in points if record.evaluation.candidate in chosen]
 
     def _spread(self, marks: Iterable[Mark], count: int) -> list[Mark]:

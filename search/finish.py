@@ -13,8 +13,9 @@ from scipy import stats
 from evaluators.evaluation import METHODS
 from search.correlation import rung_correlations
 from search.finals import CONTROLS
-from search.front import REFERENCE, Mark, front, hypervolume, reference_score
+from search.front import front, hypervolume, reference_score
 from search.journal import RUNGS
+from search.objectives import MACS, SCORE
 from search.result import Comparison, Dense, Hypervolume, Point, Result, Summary
 from spaces.surgery import write_architecture
 
@@ -26,7 +27,9 @@ if TYPE_CHECKING:
 
     from evaluators.evaluation import Method
     from search.finals import Contender
+    from search.front import Mark
     from search.jobs import Run
+    from search.objectives import Objectives
     from search.study import Record
 
 logger = logging.getLogger(__name__)
@@ -43,17 +46,14 @@ class Judged:
         holdout: Holdout score of each method.
         method: The best one of them.
         saved: The evaluation of that method whose weights are saved: its best seed.
+        mark: As fronts see it.
     """
 
     contender: Contender
     holdout: dict[str, Summary]
     method: Method
     saved: Record
-
-    @property
-    def mark(self) -> Mark:
-        """As fronts see it."""
-        return Mark(self.saved.evaluation.macs, self.holdout[self.method].mean, self.contender.candidate.id)
+    mark: Mark
 
 
 def finish(run: Run, contenders: Sequence[Contender], folder: Path, warnings: Sequence[str]) -> Result:
@@ -62,9 +62,9 @@ def finish(run: Run, contenders: Sequence[Contender], folder: Path, warnings: Se
     Raises:
         RuntimeError: If fvcore counts other MACs for a network of the front than the closed form.
     """
-    scores = NotedScores(run)
+    scores, objectives = NotedScores(run), run.encoding.objectives
     with run.clock.phase("finals"):
-        judged = [judge(contender, scores) for contender in contenders]
+        judged = [judge(contender, scores, run.encoding.objectives) for contender in contenders]
         final = front(j.mark for j in judged if j.contender.control_of is None)
         _save_front(run, [j for j in judged if j.mark in final and j.contender.control_of is None], folder)
     run.problem.unseal()
@@ -81,7 +81,11 @@ def finish(run: Run, contenders: Sequence[Contender], folder: Path, warnings: Se
         points=tuple(p for p in proposed if p.id in ids),
         dominated=tuple(p for p in proposed if p.id not in ids),
         controls=tuple(p for p in points if p.control_of is not None),
-        hypervolume=Hypervolume(hypervolume(final, dense.macs, worst), REFERENCE | {"score": worst}),
+        hypervolume=Hypervolume(
+            hypervolume(final, *run.encoding.dense_costs, least_score=worst),
+            dict.fromkeys(objectives.costs, 1.0) | {SCORE: worst},
+        ),
+        objectives=objectives.names,
         comparisons=tuple(compare(points, kind, split) for kind in CONTROLS for split in ("holdout", "test")),
         counts={f"rung-{rung}": _count(run.book.records(rung)) for rung in RUNGS},
         seconds={},
@@ -100,12 +104,13 @@ def write_front(result: Result, seconds: dict[str, float], folder: Path) -> Resu
     return result
 
 
-def judge(contender: Contender, scores: NotedScores) -> Judged:
+def judge(contender: Contender, scores: NotedScores, objectives: Objectives = MACS) -> Judged:
     """Choose method and weights on holdout; of equals the first method and the lowest seed."""
     holdout = {method: summarise(map(scores.holdout, rs)) for method, rs in contender.records.items()}
     method = max(holdout, key=lambda name: holdout[name].mean)
     saved = max(contender.records[method], key=lambda r: (scores.holdout(r), -r.evaluation.seed))
-    return Judged(contender, {str(name): summary for name, summary in holdout.items()}, method, saved)
+    mark = objectives.mark(saved.evaluation, holdout[method].mean)
+    return Judged(contender, {str(name): summary for name, summary in holdout.items()}, method, saved, mark)
 
 
 def compare(points: Sequence[Point], control: str, split: str) -> Comparison:
@@ -185,6 +190,7 @@ def _dense(run: Run, scores: NotedScores) -> Dense:
         macs=problem.space.macs(architecture),
         params=problem.space.params(architecture),
         widths=dict(architecture.items),
+        latency_ms=run.encoding.dense_latency_ms,
     )
 
 
@@ -204,6 +210,7 @@ def _point(judged: Judged, scores: NotedScores, *, saved: bool) -> Point:
         widths=dict(contender.candidate.architecture.items),
         origin=contender.origin,
         control_of=contender.control_of,
+        latency_ms=evaluation.latency_ms,
     )
 
 

@@ -1,6 +1,6 @@
-"""Fronts in (MACs, score): ranks, crowding, hypervolume, and how finals are spread over a front.
+"""Fronts in costs and score: ranks, crowding, hypervolume, and how finals are spread over a front.
 
-MACs are better when lower, scores when higher.
+Costs are better when lower, scores when higher. The cost is MACs unless marks say otherwise.
 """
 
 from __future__ import annotations
@@ -20,16 +20,27 @@ if TYPE_CHECKING:
 #: Hypervolume is measured up to this corner: all of the dense MACs, and a score of nothing.
 REFERENCE = {"macs": 1.0, "score": 0.0}
 
-_MAXIMISE = [False, True]
-
 
 @dataclass(frozen=True, slots=True, order=True)
 class Mark:
-    """A candidate as fronts see it, ordered by MACs, then score, then id."""
+    """A candidate as fronts see it, ordered by MACs, then score, then id.
+
+    Attributes:
+        macs: Multiply-adds; what marks are sorted by and spread over.
+        score: Higher is better.
+        id: The candidate's.
+        costs: What is minimised; none where that is MACs alone. All marks of a front have as many.
+    """
 
     macs: int
     score: float
     id: str
+    costs: tuple[float, ...] = ()
+
+    @property
+    def values(self) -> tuple[float, ...]:
+        """Costs, then the score: what one mark beats another in."""
+        return (*(self.costs or (self.macs,)), self.score)
 
 
 def ranks(marks: Sequence[Mark]) -> NDArray[np.int64]:
@@ -53,7 +64,7 @@ def crowding(marks: Sequence[Mark]) -> NDArray[np.float64]:
 def ranked(marks: Sequence[Mark]) -> Iterator[tuple[int, Mark]]:
     """``(rank, mark)``, best first: by non-dominated rank, then larger crowding distance, then id."""
     values, ids = _values(marks), np.array([mark.id for mark in marks], dtype=np.str_)
-    order = np.lexsort((ids, values[:, 1], values[:, 0]))  # what has equal values is told apart by its id
+    order = np.lexsort((ids, *values.T[::-1]))  # what has equal values is told apart by its id
     rank_of = _ranks(values)[order]
     best = np.lexsort((ids[order], -_crowding(values[order], rank_of), rank_of))
     return ((int(rank_of[i]), marks[order[i]]) for i in best)
@@ -61,16 +72,27 @@ def ranked(marks: Sequence[Mark]) -> Iterator[tuple[int, Mark]]:
 
 def front(marks: Iterable[Mark]) -> list[Mark]:
     """The non-dominated marks by ascending MACs; of equal ones the first id stays."""
-    unique = sorted({(mark.macs, mark.score): mark for mark in sorted(marks, reverse=True)}.values())
+    unique = sorted({mark.values: mark for mark in sorted(marks, reverse=True)}.values())
     return [mark for mark, rank in zip(unique, ranks(unique), strict=True) if rank == 0]
 
 
-def hypervolume(marks: Sequence[Mark], dense_macs: int, reference_score: float = REFERENCE["score"]) -> float:
-    """Area that the marks dominate, MACs as a share of dense, up to :data:`REFERENCE`, or another score."""
+def hypervolume(
+    marks: Sequence[Mark], dense_macs: float, *others: float, least_score: float = REFERENCE["score"]
+) -> float:
+    """Area (or volume) that the marks dominate, costs as shares of dense, up to all of each and a score.
+
+    Args:
+        marks: Of candidates; what costs more than dense dominates nothing.
+        dense_macs: MACs of the dense network, or its first cost where marks have costs.
+        others: Its further costs.
+        least_score: What does not score more dominates nothing.
+    """
     if not marks:
         return 0.0
-    values = _values(marks) / [dense_macs, 1.0]
-    return float(moocore.hypervolume(values, ref=[REFERENCE["macs"], reference_score], maximise=_MAXIMISE))
+    costs = (dense_macs, *others)
+    values = _values(marks) / [*costs, 1.0]
+    corner = [*[REFERENCE["macs"]] * len(costs), least_score]
+    return float(moocore.hypervolume(values, ref=corner, maximise=_maximise(values)))
 
 
 def reference_score(scores: Iterable[float]) -> float:
@@ -78,14 +100,25 @@ def reference_score(scores: Iterable[float]) -> float:
     return min([REFERENCE["score"], *scores])
 
 
-def coarse(marks: Iterable[Mark], grid: int) -> list[Mark]:
-    """The marks with MACs rounded up to multiples of ``grid``, so that a few MACs less excuse no bad score.
+def coarse(marks: Iterable[Mark], grid: float, *others: float) -> list[Mark]:
+    """The marks with costs rounded up to multiples of a step, so that a few MACs less excuse no bad score.
+
+    Args:
+        marks: To be rounded.
+        grid: Step of MACs, or of the first cost where marks have costs.
+        others: Steps of further costs.
 
     References:
         Laumanns et al., Combining Convergence and Diversity in Evolutionary Multiobjective Optimization,
         2002: epsilon-dominance.
     """
-    return [replace(mark, macs=-(-mark.macs // grid) * grid) for mark in marks]
+    steps = (grid, *others)
+    return [
+        replace(mark, costs=tuple(-(-c // step) * step for c, step in zip(mark.costs, steps, strict=True)))
+        if mark.costs
+        else replace(mark, macs=int(-(-mark.macs // grid) * grid))
+        for mark in marks
+    ]
 
 
 def spread(marks: Iterable[Mark], count: int, low: int, high: int) -> list[Mark]:
@@ -123,17 +156,21 @@ def _gap(mark: Mark, chosen: Sequence[Mark]) -> float:
 
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.int64]:
-    """``(n,)`` non-dominated ranks of ``(n, 2)`` values."""
+    """``(n,)`` non-dominated ranks of ``(n, objectives)`` values."""
     if not len(values):
         return np.empty(0, dtype=np.int64)
+    if values.shape[1] > 2:
+        unique_rows, inverse = np.unique(values, axis=0, return_inverse=True)
+        found = moocore.pareto_rank(unique_rows, maximise=_maximise(values))
+        return np.asarray(found, dtype=np.int64)[inverse.ravel()]
     # Complex numbers sort by both parts, several times as fast as rows.
     unique, inverse = np.unique(values[:, 0] + 1j * values[:, 1], return_inverse=True)
-    found = moocore.pareto_rank(np.column_stack((unique.real, unique.imag)), maximise=_MAXIMISE)
+    found = moocore.pareto_rank(np.column_stack((unique.real, unique.imag)), maximise=_maximise(values))
     return np.asarray(found, dtype=np.int64)[inverse]
 
 
 def _crowding(values: NDArray[np.float64], rank_of: NDArray[np.int64]) -> NDArray[np.float64]:
-    """``(n,)`` crowding distances of ``(n, 2)`` values, each among those of its rank."""
+    """``(n,)`` crowding distances of ``(n, objectives)`` values, each among those of its rank."""
     distances = np.zeros(len(values))
     for column in values.T:
         order = np.lexsort((column, rank_of))
@@ -148,5 +185,12 @@ def _crowding(values: NDArray[np.float64], rank_of: NDArray[np.int64]) -> NDArra
 
 
 def _values(marks: Sequence[Mark]) -> NDArray[np.float64]:
-    columns = ([mark.macs for mark in marks], [mark.score for mark in marks])
-    return np.array(columns, dtype=np.float64).T
+    """``(n, objectives)``: costs, then the score."""
+    scores = [mark.score for mark in marks]
+    if marks and marks[0].costs:
+        return np.column_stack((np.array([mark.costs for mark in marks], dtype=np.float64), scores))
+    return np.array(([mark.macs for mark in marks], scores), dtype=np.float64).T
+
+
+def _maximise(values: NDArray[np.float64]) -> list[bool]:
+    return [False] * (values.shape[1] - 1) + [True]

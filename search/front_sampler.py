@@ -127,13 +127,18 @@ class FrontSampler(BaseSampler):
             t.user_attrs["record"]["evaluation"]["candidate"] for t in trials if "record" in t.user_attrs
         }
         scored = [t for t in proposals if _is_parent(t)]
-        marks = [Mark(int(t.values[0]), t.values[1], str(t.number)) for t in scored]
-        rank_of = ranks(coarse(marks, self._encoding.grid))
+        marks = [self._mark(trial) for trial in scored]
+        rank_of = ranks(coarse(marks, *self._encoding.steps))
         order = np.argsort(rank_of, kind="stable")
         size = max(int((rank_of == 0).sum()), _LEAST_PARENTS)
         used = [set(trial.user_attrs["record"]["criteria"].values()) for trial in scored]
         self._chances = chances(self._encoding.criteria, used, rank_of < _GOOD_RANKS)
         return known, [(marks[i].macs, self._genome(scored[i])) for i in sorted(order[:size])]
+
+    def _mark(self, trial: FrozenTrial) -> Mark:
+        *costs, score = trial.values
+        macs = trial.user_attrs["record"]["evaluation"]["macs"]
+        return Mark(macs, score, str(trial.number), self._encoding.objectives.beside(costs))
 
     def _genome(self, trial: FrozenTrial) -> Genome:
         candidate = self._encoding.candidate(trial.params)

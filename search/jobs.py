@@ -5,13 +5,14 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
 from evaluators.evaluation import METHODS, SEARCHED
-from search.front import Mark, front
+from search.front import front
 from search.limits import Budget
+from search.objectives import LATENCY
 from search.problem import Clock
 from search.study import Record
 
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     from evaluators.evaluation import Evaluation, Method
     from search.config import RunConfig
     from search.encoding import Encoding
+    from search.front import Mark
     from search.problem import Problem
     from search.progress import Progress
     from search.study import Book, Proposal
@@ -126,12 +128,16 @@ class Run:
         seen, marks = self._marks.get(rung, (0, []))
         records = self.book.records(rung)
         marks += (
-            mark_of(r)
+            self.mark_of(r)
             for r in records[seen:]
             if not r.is_control and r.evaluation.method == SEARCHED.get(rung)
         )
         self._marks[rung] = len(records), marks
         return marks
+
+    def mark_of(self, record: Record) -> Mark:
+        """An evaluation as fronts see it."""
+        return self.encoding.objectives.mark(record.evaluation)
 
     def described(self, job: Job) -> str:
         """For the reader of the progress."""
@@ -149,6 +155,7 @@ class Run:
             raise FloatingPointError(f"The score of candidate {job.candidate.id} is {evaluation.score}.")
         candidate = job.candidate
         criteria = dict(candidate.chosen)
+        evaluation = self._with_latency(candidate, evaluation)
         record = Record(evaluation, job.origin, dict(candidate.architecture.items), criteria, job.control_of)
         if job.rung == self.config.max_rung and self._may_matter(record):
             self.weights.keep(record, weights())
@@ -169,6 +176,13 @@ class Run:
         """Whether several evaluations of a rung raised and none did not."""
         return not self.book.records(rung) and len(self.book.failures(rung)) >= HOPELESS
 
+    def _with_latency(self, candidate: Candidate, evaluation: Evaluation) -> Evaluation:
+        """Networks of equal widths share the first measurement of their latency, whoever made it."""
+        if LATENCY not in self.encoding.objectives.costs:
+            return evaluation
+        known = self.book.latency_of(candidate.architecture)
+        return evaluation if known is None else replace(evaluation, latency_ms=known)
+
     def _may_matter(self, record: Record) -> bool:
         """Whether a network of the highest rung can still be part of the result."""
         rung, method = record.evaluation.rung, record.evaluation.method
@@ -176,7 +190,7 @@ class Run:
             return False
         if record.is_control or method != SEARCHED.get(rung):
             return True
-        mark = mark_of(record)
+        mark = self.mark_of(record)
         return mark in front([*self.marks(rung), mark])
 
 
@@ -187,8 +201,3 @@ Executor = Callable[[Run, Jobs], None]
 def phase_of(rung: int) -> str:
     """Name under which the time of a rung's evaluations is counted."""
     return "finals" if rung == 3 else f"rung-{rung}"
-
-
-def mark_of(record: Record) -> Mark:
-    """An evaluation as fronts see it."""
-    return Mark(record.evaluation.macs, record.evaluation.score, record.evaluation.candidate)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 FILE = "latency.json"
 SCHEMA = 1
 
+#: A network with fewer MACs than dense is no faster above this share of dense's latency.
+NO_FASTER = 0.97
+
 
 @dataclass(frozen=True, slots=True)
 class Measurement:
@@ -42,6 +45,16 @@ class Measurement:
     ratio: float
     repeats: int
     machine: str
+
+
+def is_no_faster(macs_share: float, ratio: float) -> bool:
+    """Whether MACs fall and latency does not.
+
+    Args:
+        macs_share: MACs as a share of dense.
+        ratio: Latency as a share of dense.
+    """
+    return macs_share < NO_FASTER <= ratio
 
 
 def read_latencies(folder: Path) -> tuple[Measurement, ...]:

@@ -11,6 +11,8 @@ if TYPE_CHECKING:
 
 SCHEMA = 1
 
+DEFAULT_OBJECTIVES = ("score", "macs")
+
 
 @dataclass(frozen=True, slots=True)
 class Summary:
@@ -39,6 +41,7 @@ class Point:
         widths: Kept units of each group.
         origin: Who proposed it: ``seed: uniform``, ``sampler: front``, ``control: random`` and so on.
         control_of: For a control, the id of the point that it stands beside, at equal MACs.
+        latency_ms: Measured, where latency was an objective; see :class:`evaluators.latency.LatencyMeter`.
     """
 
     id: str
@@ -54,6 +57,7 @@ class Point:
     widths: dict[str, int]
     origin: str
     control_of: str | None = None
+    latency_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +70,7 @@ class Dense:
         macs: Multiply-adds for a batch of one.
         params: Number of parameters.
         widths: Units of each group; what a point's ``widths`` are read against.
+        latency_ms: Measured, where latency was an objective.
     """
 
     score: float
@@ -73,6 +78,7 @@ class Dense:
     macs: int
     params: int
     widths: dict[str, int] = field(default_factory=dict)
+    latency_ms: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,7 +138,7 @@ class RungCorrelation(Correlation):
 
 @dataclass(frozen=True, slots=True)
 class Hypervolume:
-    """Area that the front dominates, MACs as a share of dense times score, up to ``reference``."""
+    """What the front dominates, costs as shares of dense times score, up to ``reference``."""
 
     value: float
     reference: dict[str, float]
@@ -143,13 +149,14 @@ class Result:
     """What ``front.json`` holds.
 
     Attributes:
-        points: The front: sorted by ``macs``, none dominated, all of one rung.
+        points: The front: sorted by ``macs``, none dominated in the objectives, all of one rung.
         dominated: Finals that another final beats; shown in the report, not part of the front.
         controls: Uniform and random widths at equal MACs, treated as the points were.
         counts: Evaluations per rung, e.g. ``{"rung-1": 24, "rung-2": 8, "rung-3": 5}``.
         seconds: Wall clock per phase.
         warnings: What a reader must know about the space, the statistics and the criteria.
         correlations: Of each pair of rungs that enough candidates reached; empty in files of older versions.
+        objectives: ``score`` and costs: fields of a point. In the file only where they are not the default.
     """
 
     task: str
@@ -164,10 +171,17 @@ class Result:
     seconds: dict[str, float]
     warnings: tuple[str, ...] = field(default=())
     correlations: tuple[RungCorrelation, ...] = field(default=())
+    objectives: tuple[str, ...] = DEFAULT_OBJECTIVES
 
     def to_json(self) -> str:
-        """JSON text, with ``schema`` first."""
-        return json.dumps({"schema": SCHEMA, **asdict(self)}, indent=1, allow_nan=False) + "\n"
+        """JSON text, with ``schema`` first; latencies and objectives only where they are not the default."""
+        raw: dict[str, Any] = {"schema": SCHEMA, **asdict(self)}
+        for row in (raw["dense"], *raw["points"], *raw["dominated"], *raw["controls"]):
+            if row["latency_ms"] is None:
+                del row["latency_ms"]
+        if self.objectives == DEFAULT_OBJECTIVES:
+            del raw["objectives"]
+        return json.dumps(raw, indent=1, allow_nan=False) + "\n"
 
     @classmethod
     def from_json(cls, text: str) -> Result:
@@ -189,6 +203,7 @@ class Result:
                 comparisons=tuple(Comparison(**c) for c in raw.pop("comparisons")),
                 warnings=tuple(raw.pop("warnings")),
                 correlations=tuple(_correlation(c) for c in raw.pop("correlations", ())),
+                objectives=tuple(raw.pop("objectives", DEFAULT_OBJECTIVES)),
                 **raw,
             )
         except (KeyError, TypeError) as error:

@@ -21,7 +21,9 @@ from search.conduct import announce, conduct
 from search.config import EXTENDABLE, RunConfig, check_equal, option_name
 from search.drive import finished_result
 from search.journal import RUNGS
+from search.latency_options import check_latency_options, has_latency, latency_options, parse_backends
 from search.limits import Budget, memory_bytes
+from search.objectives import parse_objectives
 from search.ray_cluster.options import CLUSTER_FIELDS, check_cluster_options, cluster_options
 from search.samplers import SAMPLERS
 from search.show import found_lines, print_result
@@ -147,6 +149,7 @@ Examples:
     "--lr", type=float, metavar="RATE", help="Peak learning rate of full training; the task's own by default."
 )
 @click.option("--batch-size", type=int, metavar="N", help="Images per step; the task's own by default.")
+@latency_options
 @cluster_options
 @click.option(
     "--storage",
@@ -169,6 +172,8 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
     """
     for name in ("criteria", "loggers"):
         options[name] = _names(options[name])
+    options["objectives"] = parse_objectives(options["objectives"])
+    options["latency"] = parse_backends("latency", options["latency"])
     default_out = f"runs/{_task_name(options['task'])}"
     options |= _absolute(options)
     address = None if options["storage"] is None else Address.parse(options["storage"])
@@ -222,6 +227,8 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
 def _say_found(found: Survey) -> None:
     for line in (*found_lines(found.task.name, found.space, found.window), *_changed(found.config)):
         click.echo(line)
+    if has_latency(found.config):
+        click.echo(f"latency is an objective: widths in steps of {found.config.divisor}, see --divisor")
 
 
 def _new(folder: Path, options: dict[str, Any]) -> RunConfig:
@@ -292,6 +299,7 @@ def _check(config: RunConfig) -> None:
         value = getattr(config, name)
         if value is not None and value < least:
             raise OptionError(option_name(name), value, f"must be at least {least}.")
+    check_latency_options(config)
     config.trace_arguments(divisor=1)
     if config.max_rung > max(RUNGS):
         raise OptionError("max-rung", config.max_rung, "must be 1, 2 or 3.")

@@ -186,7 +186,7 @@ class Schedule:
     def _coarse(self, beside: set[str]) -> list[Mark]:
         """Rung 1 as promotions see it, without what stands on rung 2 as a control only."""
         marks = self._run.marks(1)
-        self._rounded += coarse(marks[len(self._rounded) :], self._run.encoding.grid)
+        self._rounded += coarse(marks[len(self._rounded) :], *self._run.encoding.steps)
         return [mark for mark in self._rounded if mark.id not in beside] if beside else self._rounded
 
     def _may_climb(self, climbed: set[str], rest: bool) -> bool:

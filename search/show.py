@@ -58,6 +58,7 @@ def print_result(console: Console, result: Result, folder: Path) -> None:
         "id",
         "MACs",
         "params",
+        *(["latency"] if result.dense.latency_ms is not None else []),
         f"holdout {metric.title}",
         *(f"{METHOD_NAMES[m]}, test" for m in methods),
     )
@@ -67,7 +68,10 @@ def print_result(console: Console, result: Result, folder: Path) -> None:
         table.add_row(*_row(point, result, metric, methods))
     dense = result.dense
     blank = [""] * (len(methods) - 1)
-    table.add_row("dense", "100%", "100%", metric.value(dense.score), metric.value(dense.test), *blank)
+    latency = _latency(dense.latency_ms, result)
+    table.add_row(
+        "dense", "100%", "100%", *latency, metric.value(dense.score), metric.value(dense.test), *blank
+    )
     lines = [f"* method whose weights are saved, chosen on holdout. {_counts(result)}"]
     lines += [verdict(comparison, metric) for comparison in result.comparisons]
     lines += [correlation_words(found) for found in result.correlations[:1]]
@@ -84,7 +88,14 @@ def _row(point: Point, result: Result, metric: Metric, methods: list[str]) -> li
         for m in methods
     ]
     sizes = [share(point.macs, result.dense.macs), share(point.params, result.dense.params)]
-    return [point.id, *sizes, metric.value(point.score), *tests]
+    return [point.id, *sizes, *_latency(point.latency_ms, result), metric.value(point.score), *tests]
+
+
+def _latency(latency_ms: float | None, result: Result) -> list[str]:
+    """A cell, where latency was an objective."""
+    if result.dense.latency_ms is None:
+        return []
+    return ["-" if latency_ms is None else f"{latency_ms / result.dense.latency_ms:.0%}"]
 
 
 def _counts(result: Result) -> str:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from search.encoding import Encoding
     from search.problem import Problem
     from search.study import Book
 
@@ -26,6 +27,7 @@ class Start:
         params: Its parameters.
         widths: Units of each group.
         warnings: What a reader must know about the space, the statistics and the criteria.
+        latency_ms: Of the dense network, where latency is an objective.
     """
 
     task: str
@@ -35,11 +37,12 @@ class Start:
     params: int
     widths: dict[str, int]
     warnings: tuple[str, ...] = ()
+    latency_ms: float | None = None
 
 
-def note_start(book: Book, problem: Problem, warnings: Sequence[str]) -> None:
+def note_start(book: Book, problem: Problem, encoding: Encoding, warnings: Sequence[str]) -> None:
     """Note it, unless the record says so already."""
-    space = problem.space
+    space = encoding.space
     dense = space.dense
     start = Start(
         task=problem.task,
@@ -49,6 +52,7 @@ def note_start(book: Book, problem: Problem, warnings: Sequence[str]) -> None:
         params=space.params(dense),
         widths=dict(dense.items),
         warnings=tuple(warnings),
+        latency_ms=encoding.dense_latency_ms,
     )
     noted = asdict(start) | {"warnings": list(warnings)}
     if book.noted(_KEY) != noted:

@@ -11,12 +11,12 @@ from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
-from optuna.study import StudyDirection
 from optuna.trial import TrialState, create_trial
 
 from evaluators.candidate import Candidate
 from evaluators.evaluation import SEARCHED, Evaluation
 from search.journal import RUNGS, study_name
+from search.objectives import MACS
 from search.storage import storage_in
 from spaces.architecture import Architecture
 
@@ -29,12 +29,10 @@ if TYPE_CHECKING:
     from optuna.storages import BaseStorage
     from optuna.trial import FrozenTrial
 
+    from search.objectives import Objectives
     from search.storage import Storage
 
 Params = dict[str, float | str]
-
-#: Objectives of every study: MACs, lower is better; score, higher is better.
-DIRECTIONS = (StudyDirection.MINIMIZE, StudyDirection.MAXIMIZE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,6 +110,7 @@ class Book:
         storage: The run's record, mended and locked by the caller.
         distributions: Of the parameters of rung 1.
         name: Of the study of a rung.
+        objectives: Of every study: costs, lower is better; score, higher is better.
     """
 
     def __init__(
@@ -119,15 +118,20 @@ class Book:
         storage: BaseStorage,
         distributions: dict[str, BaseDistribution],
         name: Callable[[int], str] = study_name,
+        objectives: Objectives = MACS,
     ) -> None:
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self._storage = storage
         self._distributions = distributions
-        self._studies = {rung: _open(storage, name(rung)) for rung in RUNGS}
+        self._objectives = objectives
+        self._studies = {rung: _open(storage, name(rung), objectives) for rung in RUNGS}
         self._rows = {rung: _records(study) for rung, study in self._studies.items()}
         self._failed = {rung: _failures(study) for rung, study in self._studies.items()}
         self._num_proposals = sum(map(_is_proposal, self._trials(1)))
         self._results = {(r.evaluation.candidate, *_how(r.evaluation)): r for r in self.all_records()}
+        self._latencies: dict[Architecture, float] = {}
+        for record in self.all_records():
+            self._remember_latency(record)
 
     def records(self, rung: int) -> list[Record]:
         """Finished evaluations of a rung, without duplicates, oldest first."""
@@ -140,6 +144,10 @@ class Book:
     def find(self, candidate: str, rung: int, method: str, seed: int) -> Record | None:
         """The evaluation of this candidate id in this way, if it is finished."""
         return self._results.get((candidate, rung, method, seed))
+
+    def latency_of(self, architecture: Architecture) -> float | None:
+        """Milliseconds on record of a network with these widths."""
+        return self._latencies.get(architecture)
 
     def busy_seconds(self, rungs: Iterable[int], *, proposed: bool = False) -> float:
         """Wall clock during which something on record was being evaluated, by however many workers.
@@ -229,7 +237,7 @@ class Book:
         """Append a finished evaluation of a promoted candidate, a final or a control, in one write."""
         trial = create_trial(
             state=TrialState.COMPLETE,
-            values=_values(record.evaluation),
+            values=self._values(record.evaluation),
             params=dict(params),
             distributions=self._distributions,
             user_attrs={"record": _encode(record)},
@@ -291,18 +299,30 @@ class Book:
         if evaluation is None:
             self._studies[1].tell(trial, state=TrialState.FAIL)
         else:
-            self._studies[1].tell(trial, _values(evaluation))
+            self._studies[1].tell(trial, self._values(evaluation))
+
+    def _values(self, evaluation: Evaluation) -> list[float]:
+        if not math.isfinite(evaluation.score):
+            raise ValueError(
+                f"`score` of candidate {evaluation.candidate} must be finite, got {evaluation.score}."
+            )
+        return self._objectives.values(evaluation)
 
     def _remember(self, record: Record) -> None:
         evaluation = record.evaluation
         self._rows[evaluation.rung].append(record)
         self._results[(evaluation.candidate, *_how(evaluation))] = record
+        self._remember_latency(record)
+
+    def _remember_latency(self, record: Record) -> None:
+        if record.evaluation.latency_ms is not None:
+            self._latencies.setdefault(record.candidate.architecture, record.evaluation.latency_ms)
 
 
-def _open(storage: BaseStorage, name: str) -> optuna.Study:
+def _open(storage: BaseStorage, name: str, objectives: Objectives) -> optuna.Study:
     # Loaded where it exists: `load_if_exists` would append a refused line to the journal each time.
     study = find_study(storage, name)
-    return study or optuna.create_study(study_name=name, storage=storage, directions=DIRECTIONS)
+    return study or optuna.create_study(study_name=name, storage=storage, directions=objectives.directions)
 
 
 def _is_proposal(trial: FrozenTrial) -> bool:
@@ -329,14 +349,6 @@ def _union(spans: list[tuple[float, float]]) -> float:
 
 def _how(evaluation: Evaluation) -> tuple[int, str, int]:
     return evaluation.rung, evaluation.method, evaluation.seed
-
-
-def _values(evaluation: Evaluation) -> list[float]:
-    if not math.isfinite(evaluation.score):
-        raise ValueError(
-            f"`score` of candidate {evaluation.candidate} must be finite, got {evaluation.score}."
-        )
-    return [float(evaluation.macs), float(evaluation.score)]
 
 
 def _encode(record: Record) -> dict[str, Any]:

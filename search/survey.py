@@ -9,13 +9,15 @@ import secrets
 import time
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
 
 from evaluators.cache import fingerprint
 from evaluators.calibration import SAMPLES
 from evaluators.flops import count_macs
+from evaluators.latency import hardware_divisor
 from evaluators.options import OptionError
 from evaluators.precision import Precision
 from evaluators.prepare import check_criteria
@@ -23,8 +25,10 @@ from evaluators.statistics.gather import check_calibration
 from evaluators.tasks import TaskOptions, load_task
 from evaluators.train import train
 from search.forecast import Forecast
+from search.latency_options import check_latency_backends, has_latency
 from search.limits import Budget, Window, memory_bytes
 from search.machine import this_machine
+from search.objectives import check_metric
 from search.samplers import population
 from search.seeds import num_targets
 from search.space_options import check_patterns
@@ -41,6 +45,9 @@ _LIBRARIES = ("espalier-nas", "torch", "torchvision", "optuna", "numpy")
 
 #: Training steps that are timed, after one that warms up.
 _TIMED_STEPS = 3
+
+#: Share of the dense MACs that widths which suit the hardware must be able to reach.
+_REACH = 0.5
 
 #: A forward pass costs about a third of a training step.
 _FORWARD_SHARE = 1 / 3
@@ -71,8 +78,8 @@ def survey(config: RunConfig, detect: Callable[[str | None, int, bool], Precisio
         OptionError: If a setting breaks a rule.
     """
     task = load_task(config.task, task_options(config))
-    arguments = config.trace_arguments(divisor=task.divisor)
-    space = trace(task.model, task.example_inputs, **arguments)
+    config = replace(config, objectives=check_metric(config.objectives, task.metric))
+    arguments, space = _traced(config, task)
     check_patterns(arguments, task.model, space)
     _check_groups(config, space)
     _check_cost(config, task, space)
@@ -97,6 +104,7 @@ def survey(config: RunConfig, detect: Callable[[str | None, int, bool], Precisio
         precision=precision.to_dict(),
         driver_precision=own.to_dict(),
     )
+    check_latency_backends(config, own.device)
     config = config if config.versions else _fixed(config, task.recipe)
     return Survey(config, task, space, window, own)
 
@@ -150,6 +158,25 @@ def measure_epoch(found: Survey) -> float:
         )
         seconds.append(time.monotonic() - start)
     return max(seconds[1] - seconds[0], seconds[1] / 2) / _TIMED_STEPS * len(task.train)
+
+
+def _traced(config: RunConfig, task: Task) -> tuple[dict[str, Any], Space]:
+    """The space, and what it was traced with.
+
+    Where latency counts and no option says otherwise, widths are those that the hardware likes, or half of
+    them and so on where so coarse steps leave the network nearly whole.
+    """
+    divisor = task.divisor
+    if has_latency(config):
+        device = config.device or ("cuda" if torch.cuda.is_available() else "cpu")
+        divisor = max(divisor, hardware_divisor(device))
+    while True:
+        arguments = config.trace_arguments(divisor=divisor)
+        space = trace(task.model, task.example_inputs, **arguments)
+        reached = space.macs(space.smallest) <= _REACH * space.macs(space.dense)
+        if reached or config.divisor is not None or divisor <= task.divisor:
+            return arguments, space
+        divisor = max(divisor // 2, task.divisor)
 
 
 def _precision(

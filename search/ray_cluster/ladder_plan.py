@@ -12,6 +12,7 @@ from evaluators.precision import Precision
 from evaluators.reconstruct.refit import Refit
 from evaluators.shards import Shards
 from evaluators.tasks import load_task
+from search.dense_latency import meter
 from search.ray_cluster.work import EvaluatorWork
 from search.survey import task_options
 
@@ -61,6 +62,7 @@ class LadderPlan:
             precision,
             checkpoints=CheckpointFolder(place.storage / TRAININGS),
             shards=Shards(place.rank, place.world),
+            latency=meter(self.config, task, precision.device),
         )
         return EvaluatorWork(ladder, place)
 

@@ -15,6 +15,7 @@ from scipy import stats
 from evaluators.options import OptionError
 from search.finish import FRONT
 from search.latencies import read_latencies
+from search.objectives import MACS, Objectives
 from search.report.history import History, read_history
 from search.report.names import label
 from search.report.provisional import provisional_result
@@ -195,9 +196,10 @@ def load_run(folder: Path, storage: Storage | None = None) -> Run:
 def _provisional(start: Start | None, history: History, config: Mapping[str, object]) -> Result:
     if start is None or not history.entries:
         raise NothingYetError
-    seed = config.get("seed", 0)
-    result = provisional_result(start, history, seed if isinstance(seed, int) else 0)
+    seed, names = config.get("seed"), config.get("objectives")
+    objectives = Objectives.of(names) if isinstance(names, list) else MACS
     try:
+        result = provisional_result(start, history, objectives, seed if isinstance(seed, int) else 0)
         _check(result)
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"the run's record can not be read ({error})") from error

@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING
 from search.correlation import rung_correlations
 from search.finals import CONTROLS
 from search.finish import compare, summarise
-from search.front import REFERENCE, Mark, front, hypervolume, reference_score
+from search.front import REFERENCE, front, hypervolume, reference_score
 from search.jobs import phase_of
 from search.journal import RUNGS
+from search.objectives import LATENCY, SCORE
 from search.report.volume import busy_seconds
 from search.result import Dense, Hypervolume, Point, Result
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
+    from search.objectives import Objectives
     from search.report.history import Entry, History
     from search.start import Start
 
@@ -26,7 +28,7 @@ _LEAST_ON_RUNG = 3
 _HIGHEST = max(RUNGS)
 
 
-def provisional_result(start: Start, history: History, seed: int) -> Result:
+def provisional_result(start: Start, history: History, objectives: Objectives, seed: int) -> Result:
     """The front of the highest rung that some candidates have reached, on holdout.
 
     Test is not read before the front is final: points have no test scores, and ``dense.test`` repeats the
@@ -35,22 +37,34 @@ def provisional_result(start: Start, history: History, seed: int) -> Result:
     Args:
         start: The network that came in.
         history: The record so far.
+        objectives: Of the run.
         seed: Of the run, for intervals.
+
+    Raises:
+        ValueError: If latency is an objective and the record lacks one.
     """
     rung, points = _points(history)
-    marks = [Mark(point.macs, point.score, point.id) for point in points if point.control_of is None]
-    final = front(marks)
-    ids = {mark.id for mark in final}
     proposed = sorted((p for p in points if p.control_of is None), key=lambda p: (p.macs, p.score, p.id))
+    evaluations = {e.record.evaluation.candidate: e.record.evaluation for e in _on(history, rung)}
+    marks = front(objectives.mark(evaluations[point.id], point.score) for point in proposed)
+    ids = {mark.id for mark in marks}
     worst = reference_score([start.score, *(point.score for point in points)])
+    dense = Dense(start.score, start.score, start.macs, start.params, start.widths, start.latency_ms)
+    costs = [float(getattr(dense, cost) or 0) for cost in objectives.costs]
+    if not all(costs):
+        raise ValueError(f"the dense network's `{LATENCY}` is missing")
     return Result(
         task=start.task,
         metric=start.metric,
-        dense=Dense(start.score, start.score, start.macs, start.params, start.widths),
+        dense=dense,
         points=tuple(p for p in proposed if p.id in ids),
         dominated=tuple(p for p in proposed if p.id not in ids) if rung == _HIGHEST else (),
         controls=tuple(p for p in points if p.control_of is not None),
-        hypervolume=Hypervolume(hypervolume(final, start.macs, worst), REFERENCE | {"score": worst}),
+        hypervolume=Hypervolume(
+            hypervolume(marks, *costs, least_score=worst),
+            dict.fromkeys(objectives.costs, REFERENCE["macs"]) | {SCORE: worst},
+        ),
+        objectives=objectives.names,
         comparisons=tuple(compare(points, kind, "holdout") for kind in CONTROLS if rung == _HIGHEST),
         counts={f"rung-{r}": _count(history, r) for r in RUNGS},
         seconds={phase_of(r): busy_seconds(_on(history, r)) for r in RUNGS},
@@ -99,6 +113,7 @@ def _point(entries: Sequence[Entry]) -> Point:
         widths=record.widths,
         origin=record.origin,
         control_of=record.control_of,
+        latency_ms=record.evaluation.latency_ms,
     )
 
 

@@ -48,7 +48,8 @@ class FakeModel(nn.Module):
 class FakeEvaluator:
     """A smooth score of the widths, sharper the higher the rung; fails on demand."""
 
-    def __init__(self, space, *, calls=None, fail=None, seconds=0.001, slow=0.0):
+    def __init__(self, space, *, calls=None, fail=None, seconds=0.001, slow=0.0, latency=None):
+        self.latency = latency
         self.space, self.calls, self.fail, self.sealed = space, calls, fail, True
         self.seconds, self.slow = max(seconds, slow), slow
         self.evaluated = []
@@ -64,7 +65,10 @@ class FakeEvaluator:
         time.sleep(self.slow)
         score = self._score(candidate, rung, method, seed)
         macs, params = self.space.macs(candidate.architecture), self.space.params(candidate.architecture)
-        evaluation = Evaluation(candidate.id, rung, method, seed, score, macs, params, self.seconds)
+        latency_ms = self.latency and self.latency(candidate.architecture)
+        evaluation = Evaluation(
+            candidate.id, rung, method, seed, score, macs, params, self.seconds, latency_ms
+        )
         return Outcome(evaluation, FakeModel(score, macs))
 
     def _score(self, candidate, rung, method, seed):

@@ -8,12 +8,13 @@ from dataclasses import asdict, replace
 
 import optuna
 import pytest
-from fake_problem import make_problem
+from fake_problem import FakeEvaluator, make_encoding, make_problem
 from made_run import make_run
 from optuna.trial import TrialState, create_trial
 
 from search.front import Mark, front, hypervolume
 from search.journal import JOURNAL, open_journal
+from search.objectives import Objectives
 from search.report.data import load_run
 from search.report.history import read_history
 from search.start import noted_start
@@ -138,3 +139,44 @@ def test_a_run_that_is_extended_says_that_it_goes_on(run_fake):
     run = load_run(folder)
     assert not run.is_finished
     assert any("goes on" in remark for remark in run.remarks)
+
+
+class NegativeEvaluator(FakeEvaluator):
+    """Scores as a negated error has them."""
+
+    def _score(self, candidate, rung, method, seed):
+        return super()._score(candidate, rung, method, seed) - 2.0
+
+
+def test_a_negative_metric_is_measured_from_the_worst_final(run_fake):
+    problem = make_problem()
+    evaluator = NegativeEvaluator(problem.space)
+    problem = replace(
+        problem, metric="neg_rmse", evaluator=evaluator, dense_score=-1.0, unseal=evaluator.unseal
+    )
+    result, _, folder = run_fake(budget="12", problem=problem)
+    finals = (*result.points, *result.dominated, *result.controls)
+    reference = result.hypervolume.reference
+    assert reference == {"macs": 1.0, "score": min(point.score for point in finals)}
+    marks = [Mark(point.macs, point.score, point.id) for point in result.points]
+    value = hypervolume(marks, result.dense.macs, least_score=reference["score"])
+    assert result.hypervolume.value == pytest.approx(value)
+    assert value > 0
+    assert load_run(folder).result == result
+
+
+def test_a_provisional_front_is_one_in_the_objectives_of_the_run(run_fake):
+    problem = make_problem()
+    objectives = Objectives(("macs", "params"))
+    encoding = make_encoding(problem.space, objectives=objectives)
+    settings = {"problem": problem, "encoding": encoding, "objectives": objectives.names}
+    _, _, folder = run_fake(budget="24", **settings)
+    run = load_run(interrupted(folder, (1,)))
+    evaluations = [entry.record.evaluation for entry in run.history.searched(1)]
+    marks = [objectives.mark(evaluation) for evaluation in evaluations]
+    dense = run.result.dense
+    assert [point.id for point in run.result.points] == [mark.id for mark in front(marks)]
+    value = hypervolume(marks, dense.macs, dense.params)
+    assert run.result.hypervolume.value == pytest.approx(value)
+    assert run.result.hypervolume.reference == {"macs": 1.0, "params": 1.0, "score": 0.0}
+    assert run.result.objectives == ("score", "macs", "params")

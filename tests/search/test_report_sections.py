@@ -181,6 +181,8 @@ def test_latency_that_does_not_follow_the_macs_is_a_warning(tmp_path):
     write_latencies(folder, [measured("dense", 1.0, batch=32), measured("a1", 0.3, batch=32)])
     section = by_id(load_run(folder))["latency"]
     (warning,) = [text for text in section.words if "latency does not" in text]
+    listed = table(by_id(load_run(folder))["warnings"], "warnings").rows
+    assert [row["warning"] for row in listed if row["from"] == "latency"] == [warning]
     assert "a1: 21% of the MACs, 99% of the latency" in warning
     assert [name in warning for name in ("b2", "c3", "d4", "e5", "gone")] == [False, True, True, True, False]
     assert "batch 1, 2 threads, a machine" in warning

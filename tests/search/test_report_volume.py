@@ -26,7 +26,7 @@ DENSE = 20
 def test_what_each_mark_adds_sums_up_to_the_hypervolume_of_all_so_far(values, reference):
     added = gains([macs / DENSE for macs, _ in values], [score for _, score in values], reference)
     marks = [Mark(macs, score, str(i)) for i, (macs, score) in enumerate(values)]
-    found = [hypervolume(marks[: i + 1], DENSE, reference) for i in range(len(marks))]
+    found = [hypervolume(marks[: i + 1], DENSE, least_score=reference) for i in range(len(marks))]
     assert np.cumsum(added).tolist() == pytest.approx(found)
 
 

@@ -104,7 +104,8 @@ def _answer(standings: Sequence[_Standing], metric: Metric) -> str:
     assert first.low is not None
     assert first.high is not None
     assert second.high is not None
-    size = f"{metric.gap(first.mean, digits=2)} above the trend of its MACs"
+    side = "below" if first.mean < 0 else "above"
+    size = f"{metric.gap(first.mean, digits=2)} {side} the trend of its MACs"
     interval = metric.interval(first.low, first.high)
     if first.low <= second.high:
         return (

@@ -69,7 +69,7 @@ def _finding(found: Importances) -> str:
 
 def _note(num: int, title: str) -> str:
     looked_at = min(num, MOST)
-    drawn = f", {MOST:,} drawn at random from {num:,}" if num > MOST else ""
+    drawn = f" that were drawn at random from {num:,}" if num > MOST else ""
     best = words.share(best_share(looked_at), 1)
     return (
         f"PED-ANOVA (Watanabe et al., 2023) of {looked_at:,} evaluations of rung 1{drawn}: how far the "

@@ -66,8 +66,8 @@ def _words(run: Run, added: NDArray[np.float64], when: NDArray[np.float64]) -> t
     total, own = float(added.sum()), run.result.hypervolume
     corner = ", ".join(f"{name} = {value:g}" for name, value in own.reference.items())
     final = (
-        f"The final front has hypervolume {own.value:.4f}, up to the reference point {corner} (MACs as a "
-        "share of dense)."
+        f"The final front has hypervolume {own.value:.4f}, up to the reference point {corner} (costs as "
+        "shares of dense)."
     )
     if total <= 0:
         return ("No evaluation of rung 1 dominates any area up to the reference point.", final)

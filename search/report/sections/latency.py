@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from scipy import stats
 
+from search.latencies import is_no_faster
 from search.report import words
 from search.report.marks import MACS_AXIS
 from search.report.names import label
@@ -22,11 +23,6 @@ if TYPE_CHECKING:
     from search.report.words import Metric
 
 DENSE = "dense"
-
-#: Fewer MACs than this share of dense should show on the clock ...
-_FEWER_MACS = 0.9
-#: ... and do not where so much of the latency is left.
-_SAME_LATENCY = 0.97
 
 #: Networks that a sentence names.
 _MOST_NAMED = 6
@@ -63,32 +59,44 @@ class _Row(NamedTuple):
 
 def latency(run: Run) -> Section | None:
     """Warnings first, then every setting in which latencies were measured."""
-    if not run.latencies:
+    settings = _settings(run)
+    if not settings:
         return None
-    metric = run.metric
+    charts = [
+        chart
+        for number, (setting, rows) in enumerate(settings.items(), start=1)
+        for chart in (_against_macs(number, setting, rows), _against_score(number, setting, rows, run.metric))
+    ]
+    found = [text for setting, rows in settings.items() for text in _findings(setting, rows)]
+    everything = [row for rows in settings.values() for row in rows]
+    return Section(
+        "latency",
+        "Do fewer MACs save time?",
+        (*latency_warnings(run), *found),
+        tuple(charts),
+        (_table(everything, run.metric),),
+    )
+
+
+def latency_warnings(run: Run) -> list[str]:
+    """A sentence for each backend and setting in which MACs fall and latency does not."""
+    return [
+        text
+        for setting, rows in _settings(run).items()
+        for backend, own in _by_backend(rows).items()
+        if (text := _warning(label(backend), setting, own))
+    ]
+
+
+def _settings(run: Run) -> dict[_Setting, list[_Row]]:
     settings: dict[_Setting, list[_Row]] = defaultdict(list)
-    finals = {final.point.id: final for final in run.finals}
+    finals = {final.point.id: final for final in reversed(run.finals)}  # a control may be a point, too
     for measured in run.latencies:
         row = _row(measured, finals, run)
         if row is not None:
             key = _Setting(measured.machine, measured.device, measured.threads, measured.batch)
             settings[key].append(row)
-    if not settings:
-        return None
-    found = [text for setting, rows in settings.items() for text in _findings(setting, rows)]
-    charts = [
-        chart
-        for number, (setting, rows) in enumerate(settings.items(), start=1)
-        for chart in (_against_macs(number, setting, rows), _against_score(number, setting, rows, metric))
-    ]
-    everything = [row for rows in settings.values() for row in rows]
-    return Section(
-        "latency",
-        "Do fewer MACs save time?",
-        tuple(found),
-        tuple(charts),
-        (_table(everything, metric),),
-    )
+    return settings
 
 
 def _row(measured: Measurement, finals: Mapping[str, Final], run: Run) -> _Row | None:
@@ -102,7 +110,7 @@ def _row(measured: Measurement, finals: Mapping[str, Final], run: Run) -> _Row |
 
 
 def _findings(setting: _Setting, rows: Sequence[_Row]) -> list[str]:
-    """For each backend: how far latency follows MACs, and where it does not."""
+    """For each backend: how far latency follows MACs."""
     found = []
     for name, own in _by_backend(rows).items():
         backend = label(name)
@@ -115,23 +123,28 @@ def _findings(setting: _Setting, rows: Sequence[_Row]) -> list[str]:
             f"of the dense one's time with {words.share(fastest.macs_share, 1)} of its MACs."
         )
         found.append(f"{text} {_order(own)}".strip())
-        lagging = [row for row in smaller if _lags(row)]
-        if lagging:
-            names = "; ".join(
-                f"{row.measured.id}: {words.share(row.macs_share, 1)} of the MACs, "
-                f"{words.share(row.measured.ratio, 1)} of the latency"
-                for row in lagging[:_MOST_NAMED]
-            )
-            more = f"; and {len(lagging) - _MOST_NAMED} more" if len(lagging) > _MOST_NAMED else ""
-            found.append(
-                f"Warning: with {backend}, {setting.words}, MACs fall and latency does not for "
-                f"{words.plural(len(lagging), 'network')} ({names}{more})."
-            )
     return found
 
 
+def _warning(backend: str, setting: _Setting, rows: Sequence[_Row]) -> str:
+    """Which networks have fewer MACs and the same latency; empty where none has."""
+    lagging = [row for row in rows if _lags(row)]
+    if not lagging:
+        return ""
+    names = "; ".join(
+        f"{row.measured.id}: {words.share(row.macs_share, 1)} of the MACs, "
+        f"{words.share(row.measured.ratio, 1)} of the latency"
+        for row in lagging[:_MOST_NAMED]
+    )
+    more = f"; and {len(lagging) - _MOST_NAMED} more" if len(lagging) > _MOST_NAMED else ""
+    return (
+        f"Warning: with {backend}, {setting.words}, MACs fall and latency does not for "
+        f"{words.plural(len(lagging), 'network')} ({names}{more})."
+    )
+
+
 def _lags(row: _Row) -> bool:
-    return row.macs_share < _FEWER_MACS and row.measured.ratio > _SAME_LATENCY
+    return is_no_faster(row.macs_share, row.measured.ratio)
 
 
 def _order(rows: Sequence[_Row]) -> str:

@@ -6,14 +6,19 @@ from typing import TYPE_CHECKING
 
 from search.report.section import Section, Table
 from search.report.sections import cells
+from search.report.sections.latency import latency_warnings
 
 if TYPE_CHECKING:
     from search.report.data import Run
 
 
 def warnings(run: Run) -> Section | None:
-    """Of this reading, then of the run; all as a table, since they can be long."""
-    found = [("report", text) for text in run.remarks] + [("run", text) for text in run.result.warnings]
+    """Of this reading, of the run and of its latencies; as a table, since they can be many and long."""
+    found = [
+        *(("report", text) for text in run.remarks),
+        *(("run", text) for text in run.result.warnings),
+        *(("latency", text) for text in latency_warnings(run)),
+    ]
     if not found:
         return None
     rows = tuple({"from": source, "warning": text} for source, text in found)
