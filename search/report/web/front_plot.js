@@ -102,10 +102,10 @@ function frontFigure(state, colors, width) {
   return {
     data: traces,
     layout: layout(colors, {
-      height: width < 500 ? 420 : 480,
+      height: width < 500 ? 460 : 480,
       xaxis: {title: {text: `${escaped(size.title)}, % of the dense network's ${escaped(size.text)}`, standoff: 10}, range: [0, end]},
       yaxis: {title: {text: escaped(score)}, range: scoreRange(state, [...marks, dense])},
-      legend: {orientation: "h", y: -0.17, yanchor: "top", traceorder: "reversed"},
+      legend: {orientation: "h", y: width < 500 ? -0.26 : -0.17, yanchor: "top", traceorder: "reversed"},
     }),
   };
 }
