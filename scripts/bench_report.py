@@ -11,6 +11,7 @@ import argparse
 import os
 import platform
 import random
+import resource
 import shutil
 import statistics
 import subprocess
@@ -62,6 +63,7 @@ def main() -> None:
             [sys.executable, "-m", "search.report", str(folder)], check=True, stdout=subprocess.DEVNULL
         )
         seconds = time.perf_counter() - before
+        usage = resource.getrusage(resource.RUSAGE_CHILDREN)
         size = (folder / "report.html").stat().st_size
         with sync_playwright() as playwright:
             browser = playwright.chromium.launch(executable_path=shutil.which("chromium"))
@@ -74,6 +76,7 @@ def main() -> None:
     rows = [
         ("trials on rung 1", f"{arguments.trials}"),
         ("`python -m search.report`, Python's start included", f"{seconds:.1f} s"),
+        ("its CPU time", f"{usage.ru_utime + usage.ru_stime:.1f} s"),
         ("size of report.html", f"{size / 1e6:.2f} MB"),
         ("opening, until the front is drawn", f"{opening:.0f} ms"),
         (f"slider to card and marks, median of {MOVES}", f"{statistics.median(moves):.0f} ms"),
@@ -81,7 +84,10 @@ def main() -> None:
         ("the same two frames without a move, median", f"{frame:.0f} ms"),
     ]
     print("\n".join(["| what | measured |", "|---|---|", *(f"| {name} | {value} |" for name, value in rows)]))
-    print(f"\nPython {platform.python_version()}, chromium {version}, {os.cpu_count()} CPU cores.")
+    print(
+        f"\nPython {platform.python_version()}, chromium {version}, {os.cpu_count()} CPU cores, "
+        f"load {os.getloadavg()[0]:.1f}."
+    )
 
 
 def measure(browser: Browser, folder: Path) -> tuple[float, list[float], float]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
+from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -33,6 +35,7 @@ _RUNG_COLORS = {1: "#c9d0cd", 2: "#8f9b97"}
 
 def front_png(run: Run) -> bytes:
     """The picture, 1280 by 832 pixels, with the finding as its title; scores are those on holdout."""
+    run = replace(run, result=replace(run.result, metric=readable(run.result.metric)))
     figure = Figure(figsize=SIZE_INCHES, dpi=DPI, facecolor="white")
     FigureCanvasAgg(figure)
     axes = figure.add_axes((0.085, 0.195, 0.88, 0.585))
@@ -44,7 +47,10 @@ def front_png(run: Run) -> bytes:
     _frame(axes, run)
     _explain(figure, axes, run)
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=DPI)
+    with warnings.catch_warnings():
+        # A letter that the font lacks, such as an emoji, is drawn as a box.
+        warnings.filterwarnings("ignore", message="Glyph")
+        figure.savefig(buffer, format="png", dpi=DPI)
     return buffer.getvalue()
 
 

@@ -16,8 +16,9 @@ const LOOKS = {
 const CONFIG = {responsive: true, displayModeBar: false};
 const makers = new Map();
 
-function trace(role, colors, {scale = 1, ...rest}) {
-  const look = LOOKS[role], color = colors[role];
+// Faded by their colour: an opacity of its own for each of thousands of marks is slow.
+function trace(role, colors, {scale = 1, faded = false, ...rest}) {
+  const look = LOOKS[role], color = faded ? colors[role].replace("rgb(", "rgba(").replace(")", ", 0.55)") : colors[role];
   const own = {type: "scatter", hoverinfo: "text", meta: role, ...rest};
   if (own.type === "bar") own.marker = {color};
   else if (own.mode === "lines") own.line = {color, width: 2, dash: look.dash, ...rest.line};

@@ -23,7 +23,7 @@ function dotTraces(state, colors) {
   return data.front.dots.map((dots, d) => {
     const numbers = dots[state.size];
     return trace(LOOKS[`rung-${dots.rung}`] ? `rung-${dots.rung}` : "rung-3", colors, {
-      name: escaped(dots.label), opacity: dots.ids.length > 1000 ? 0.55 : 1, scale: dots.ids.length > 1000 ? 0.7 : 1, mode: "markers", x: numbers.map(number => 100 * number / size.dense), y: dots.scores.map(plainScore),
+      name: escaped(dots.label), faded: dots.ids.length > 1000, scale: dots.ids.length > 1000 ? 0.7 : 1, mode: "markers", x: numbers.map(number => 100 * number / size.dense), y: dots.scores.map(plainScore),
       customdata: dots.ids.map((_, i) => [d, i]),
       hovertext: dots.ids.map((id, i) => `${escaped(id)}<br>${scoreText(dots.scores[i])} on holdout<br>${sizeText(numbers[i], size)} `
         + `${escaped(size.title)}, ${percent(numbers[i] / size.dense)} of dense<br>${escaped(dots.origins[dots.origin[i]])}`),
@@ -102,10 +102,10 @@ function frontFigure(state, colors, width) {
   return {
     data: traces,
     layout: layout(colors, {
-      height: width < 500 ? 420 : 480,
+      height: width < 500 ? 460 : 480,
       xaxis: {title: {text: `${escaped(size.title)}, % of the dense network's ${escaped(size.text)}`, standoff: 10}, range: [0, end]},
       yaxis: {title: {text: escaped(score)}, range: scoreRange(state, [...marks, dense])},
-      legend: {orientation: "h", y: -0.17, yanchor: "top", traceorder: "reversed"},
+      legend: {orientation: "h", y: width < 500 ? -0.26 : -0.17, yanchor: "top", traceorder: "reversed"},
     }),
   };
 }
