@@ -43,8 +43,8 @@ def searches(data: Path) -> dict[str, list[str]]:
     return {
         "digits": ["--task", "digits", "--budget", "12"],
         "resnet20": [*resnet20, "--weights", str(data / "weights/resnet20-12fca82f.th"), "--budget", "12"],
-        "resnet18": ["--task", f"{IMAGES}:resnet18", "--budget", "8"],
-        "mobilenet_v2": ["--task", f"{IMAGES}:mobilenet_v2", "--budget", "8"],
+        "resnet18": ["--task", f"{IMAGES}:resnet18", "--budget", "6"],
+        "mobilenet_v2": ["--task", f"{IMAGES}:mobilenet_v2", "--budget", "6"],
     }
 
 

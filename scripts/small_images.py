@@ -1,4 +1,4 @@
-"""Two torchvision networks as a user's own tasks: CIFAR-10 at 64 pixels, few images, trained from nothing.
+"""Two torchvision networks as a user's own tasks: a few images of CIFAR-10, trained from nothing.
 
     python -m search.run --task scripts/small_images.py:resnet18 --budget 5 --max-rung 1
 
@@ -9,14 +9,13 @@ import os
 from pathlib import Path
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import nn
 from torchvision import models
 
 from evaluators.task import Recipe, Task, TensorLoader
 from evaluators.tasks.cifar10 import NORMALISE, load_images
 
-SIZE, TRAIN, HOLDOUT, TEST = 64, 2000, 500, 1000
+TRAIN, HOLDOUT, TEST = 1000, 500, 1000
 
 
 def resnet18() -> Task:
@@ -32,18 +31,18 @@ def _task(name: str) -> Task:
 
     def part(split: str, first: int, last: int, batch: int, *, shuffle: bool = False) -> TensorLoader:
         inputs, targets = (tensor[first:last] for tensor in images[split])
-        return TensorLoader(inputs, targets, batch, shuffle=shuffle, transform=_enlarged)
+        return TensorLoader(inputs, targets, batch, shuffle=shuffle, transform=NORMALISE)
 
     return Task(
         name=name,
         model=_network(name),
-        example_inputs=torch.zeros(1, 3, SIZE, SIZE),
+        example_inputs=torch.zeros(1, 3, 32, 32),
         train=part("train", 0, TRAIN, 32, shuffle=True),
         holdout=part("train", TRAIN, TRAIN + HOLDOUT, 100),
         test=part("test", 0, TEST, 100),
         calibration=part("train", 0, TRAIN, 100),
         pretrained=False,
-        recipe=Recipe(epochs=3, lr=0.05, batch_size=32),
+        recipe=Recipe(epochs=2, lr=0.05, batch_size=32),
     )
 
 
@@ -51,7 +50,3 @@ def _network(name: str) -> nn.Module:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return models.get_model(name, num_classes=10)
-
-
-def _enlarged(images: Tensor) -> Tensor:
-    return F.interpolate(NORMALISE(images), size=SIZE, mode="bilinear")
