@@ -30,8 +30,9 @@ from evaluators.evaluation import Evaluation
 from search.config import RunConfig
 from search.front import Mark, front
 from search.journal import open_journal
+from search.objectives import MACS
 from search.result import Dense, Hypervolume, Point, Result, Summary
-from search.study import DIRECTIONS, Record
+from search.study import Record
 
 CRITERIA = ("l1", "taylor", "obs", "fpgm")
 WIDTHS = {f"layer{i // 8 + 1}.{i % 8}.conv1": 16 * 2 ** (i // 8) for i in range(24)}
@@ -163,7 +164,7 @@ def _write_study(folder: Path, records: list[Record]) -> None:
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     storage = open_journal(folder)
     studies = [
-        optuna.create_study(study_name=f"rung-{rung}", storage=storage, directions=DIRECTIONS)
+        optuna.create_study(study_name=f"rung-{rung}", storage=storage, directions=MACS.directions)
         for rung in (1, 2, 3)
     ]
     distributions = {f"keep:{name}": FloatDistribution(0.05, 1.0) for name in WIDTHS}

@@ -16,7 +16,7 @@ from optuna.trial import TrialState, create_trial
 from evaluators.candidate import Candidate
 from evaluators.evaluation import SEARCHED, Evaluation
 from search.journal import RUNGS, study_name
-from search.objectives import MACS
+from search.objectives import MACS, SCORE
 from search.storage import storage_in
 from spaces.architecture import Architecture
 
@@ -322,7 +322,10 @@ class Book:
 def _open(storage: BaseStorage, name: str, objectives: Objectives) -> optuna.Study:
     # Loaded where it exists: `load_if_exists` would append a refused line to the journal each time.
     study = find_study(storage, name)
-    return study or optuna.create_study(study_name=name, storage=storage, directions=objectives.directions)
+    if study is None:
+        study = optuna.create_study(study_name=name, storage=storage, directions=objectives.directions)
+        study.set_metric_names([*objectives.costs, SCORE])  # for optuna-dashboard
+    return study
 
 
 def _is_proposal(trial: FrozenTrial) -> bool:
