@@ -7,10 +7,12 @@ from the studies alone. A told trial never changes, and no trial is told before 
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import optuna
+from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 
 from evaluators.candidate import Candidate
@@ -324,7 +326,9 @@ def _open(storage: BaseStorage, name: str, objectives: Objectives) -> optuna.Stu
     study = find_study(storage, name)
     if study is None:
         study = optuna.create_study(study_name=name, storage=storage, directions=objectives.directions)
-        study.set_metric_names([*objectives.costs, SCORE])  # for optuna-dashboard
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", ExperimentalWarning)
+            study.set_metric_names([*objectives.costs, SCORE])  # for optuna-dashboard
     return study
 
 
