@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import shlex
 from dataclasses import asdict, replace
 
 import pytest
@@ -11,13 +12,17 @@ from made_run import DENSE, EMPTY, GROUPS, POINTS, make_result, make_run
 from report_page import Page, page_of
 
 from search.command import run_command
+from search.config import RunConfig
 from search.latencies import Measurement, write_latencies
+from search.latency_options import parse_backends
+from search.objectives import parse_objectives
 from search.report import write_report
 from search.report.__main__ import report
 from search.report.data import load_run
 from search.report.page import render_page, repeat_command
 from search.report.section import Axis, Chart, Column, Section, Series, Table
 from search.result import Summary
+from search.run import run as search_run
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +120,7 @@ def test_a_run_that_compared_nothing_says_that_nothing_is_known(tmp_path):
 
 
 def test_the_page_gives_the_commands_that_repeat_and_export(run, page):
-    again = "python -m search.run --task digits --budget 24 --seed 3 --criterion l1 --criterion taylor"
+    again = "python -m search.run --task digits --budget 24 --seed 3 --criterion l1,taylor"
     assert again in page.text
     for i, point in enumerate(POINTS):
         for format_ in ("architecture", "onnx", "pt2", "int8"):
@@ -266,3 +271,14 @@ def test_settings_without_a_value_and_those_that_are_no_options_are_not_in_the_c
         "python -m search.run --task 'my file.py:make' --criterion-per-group "
         "--exclude 'a*' --exclude 'b*' --seed 0"
     )
+
+
+def test_the_command_that_repeats_a_run_is_read_as_the_runs_own_settings():
+    config = asdict(RunConfig(criteria=("l1", "taylor"), objectives=("top1", "macs", "params"), latency=()))
+    words = shlex.split(repeat_command(json.loads(json.dumps(config))))[3:]
+    given = search_run.make_context("search.run", words).params
+    assert parse_objectives(given["objectives"]) == ("top1", "macs", "params")
+    assert parse_backends("latency", given["latency"]) == ()
+    assert given["criteria"] == ("l1,taylor",)
+    assert given["final"] == 5
+    assert "--final 0" in repeat_command({"final": 0})
