@@ -16,8 +16,8 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evaluators.export.int8 import SAMPLES
 from search.config import repeat_arguments
-from search.pick.describe import file_size, latency
-from search.report.words import METHOD_NAMES, Metric, count, share
+from search.pick.describe import latency
+from search.report.words import METHOD_NAMES, Metric, count, file_size, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

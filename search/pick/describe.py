@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from search.report.words import METHOD_NAMES, Metric, count, share
+from search.report.words import METHOD_NAMES, Metric, count, file_size, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -83,11 +83,6 @@ def scores(point: Point, method: str, metric: Metric) -> str:
         if method in summaries
     ]
     return ", ".join(parts) + (", the best" if method == point.weights else "")
-
-
-def file_size(num_bytes: int) -> str:
-    """Bytes with an SI prefix, e.g. ``1.09 MB``."""
-    return f"{count(num_bytes)}B" if num_bytes >= 1000 else f"{num_bytes} B"
 
 
 def snippet(config: Mapping[str, object], folder: Path) -> str:

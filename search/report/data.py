@@ -6,10 +6,8 @@ import json
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING
-
-from scipy import stats
 
 from evaluators.options import OptionError
 from search.finish import FRONT
@@ -19,6 +17,7 @@ from search.objectives import MACS, Objectives
 from search.report.history import History, read_history
 from search.report.names import label
 from search.report.provisional import provisional_result
+from search.report.trend import mean_interval
 from search.report.words import Metric
 from search.result import Result
 from search.start import noted_start
@@ -334,8 +333,5 @@ def training_gaps(result: Result) -> tuple[Gap, ...]:
 
 
 def _gap(method: str, differences: Sequence[float]) -> Gap:
-    mean, n = fmean(differences), len(differences)
-    if n < 2:
-        return Gap(method, mean, None, None, n)
-    half = float(stats.t.ppf(0.975, n - 1)) * stdev(differences) / n**0.5
-    return Gap(method, mean, mean - half, mean + half, n)
+    found = mean_interval(differences)
+    return Gap(method, found.mean, found.low, found.high, found.n)

@@ -13,7 +13,7 @@ from markupsafe import Markup
 
 from search.config import repeat_arguments
 from search.report import words
-from search.report.cards import bytes_text, make_cards
+from search.report.cards import make_cards
 from search.report.data import training_gaps
 from search.report.figures import SHOWN_ROWS, chart_json, table_json
 from search.report.names import label, plain
@@ -115,7 +115,7 @@ def _environment(metric: words.Metric) -> Environment:
         "criteria": words.criteria_words,
         "label": label,
         "raw": _raw,
-        "bytes": bytes_text,
+        "bytes": words.file_size,
     }
     return environment
 

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from search.report import marks
-from search.report.cards import bytes_text, dense_bytes
+from search.report.cards import dense_bytes
 from search.report.names import label
 from search.report.peers import read_peers
-from search.report.words import METHOD_NAMES, Metric, count, nearest_to_half, saved_summary
+from search.report.words import METHOD_NAMES, Metric, count, file_size, nearest_to_half, saved_summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,7 +85,7 @@ def _sizes(run: Run, cards: Sequence[Card], latencies: Sequence[Measurement]) ->
     ]
     if any(card.weights_bytes for card in cards):
         weights = dense_bytes(run)
-        sizes.append(Size("bytes", "Weights file", weights, bytes_text(weights), "B"))
+        sizes.append(Size("bytes", "Weights file", weights, file_size(weights), "B"))
     sizes += [
         Size(f"latency-{i}", f"Latency, {_way(found)}", found.median_ms, f"{found.median_ms:.3g} ms", "ms")
         for i, found in enumerate(latencies)

@@ -94,6 +94,11 @@ def count(number: float) -> str:
     return f"{number:.3g}"
 
 
+def file_size(num_bytes: int) -> str:
+    """Bytes with an SI prefix, e.g. ``1.09 MB``."""
+    return f"{count(num_bytes)}B" if num_bytes >= 1000 else f"{num_bytes} B"
+
+
 def share(part: float, whole: float) -> str:
     """A part in percent of the whole, e.g. ``48%``; one decimal below ten percent."""
     percent = 100 * part / whole

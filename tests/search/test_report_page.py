@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import shlex
 from dataclasses import asdict, replace
 
@@ -199,6 +200,41 @@ def test_peers_that_are_none_are_refused_in_one_line(tmp_path, capsys, text, rul
     assert rule in said
     assert said.count("\n") == 1
     assert not (folder / "report.html").exists()
+
+
+ENDLESS = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        (r'"seconds": {', '"seconds": {"later": Infinity, ', "`seconds` need finite numbers"),
+        (r'"warnings": \[', '"warnings": [5, ', "`warnings` must be text"),
+        (r'"split": "test",\s+"mean": [-\d.]+', '"split": "test", "mean": NaN', "a comparison needs finite"),
+        (r'"test": [\d.]+', f'"test": {ENDLESS}', "the dense network needs finite numbers"),
+        (r'"control_of": null', '"control_of": 5', "must be text"),
+        (r'"saved_test": [\d.]+', '"saved_test": -Infinity', "needs finite numbers"),
+    ],
+)
+def test_a_front_of_other_types_is_refused_in_one_line(tmp_path, capsys, old, new, rule):
+    folder = make_run(tmp_path / "run", journal=False)
+    text, found = re.subn(old, new, (folder / "front.json").read_text())
+    assert found
+    (folder / "front.json").write_text(text)
+    assert run_command(report, "search.report", [str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert rule in said
+    assert said.count("\n") == 1
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("change", [{"machine": 5}, {"median_ms": int(ENDLESS)}, {"id": {}}])
+def test_latencies_of_other_types_are_refused_in_one_line(tmp_path, capsys, change):
+    folder = make_run(tmp_path / "run", journal=False)
+    row = asdict(Measurement("dense", "eager", "cpu", 1, 1, 1.0, 0.1, 1.0, 9, "a machine")) | change
+    (folder / "latency.json").write_text(json.dumps({"schema": 1, "measurements": [row]}))
+    assert run_command(report, "search.report", [str(folder)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
 
 
 def test_peers_are_handed_to_the_plot(tmp_path):
