@@ -67,7 +67,8 @@ def latency(measurement: Measurement) -> str:
     m = measurement
     threads = f"{m.threads} thread" + ("" if m.threads == 1 else "s")
     how = ", ".join([m.backend, m.device, threads, f"batch {m.batch}"])
-    return f"{m.median_ms:.3g} ms ± {m.spread_ms / 2:.2g}, {m.ratio:.0%} of dense ({how}; {m.machine})"
+    spread = f"quartiles {m.spread_ms:.2g} ms apart"
+    return f"{m.median_ms:.3g} ms ({spread}), {m.ratio:.0%} of dense ({how}; {m.machine})"
 
 
 def methods(point: Point) -> list[str]:

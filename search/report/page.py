@@ -80,6 +80,7 @@ def render_page(run: Run, contents: Sequence[Section] | None = None) -> str:
             headline=words.headline(result, split),
             headline_split=split,
             reach=words.reach(result),
+            searched_for=words.searched_for(result),
             verdicts=verdicts,
             questions=[question for question, _ in verdicts],
             linked={section.title: section.id for section in contents},

@@ -6,11 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from search.result import DEFAULT_OBJECTIVES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from search.report.data import Gap
     from search.result import Comparison, Dense, Point, Result, RungCorrelation, Summary
+
+_COSTS = {"macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 
 Split = Literal["test", "holdout"]
 
@@ -173,6 +177,18 @@ def reach(result: Result) -> str | None:
     return (
         f"On holdout the front stays within one point of the dense network down to "
         f"{share(least.macs, result.dense.macs)} of its MACs."
+    )
+
+
+def searched_for(result: Result) -> str | None:
+    """What the front is of, where it is not score and MACs: their plot alone does not show it."""
+    if result.objectives == DEFAULT_OBJECTIVES:
+        return None
+    costs = [_COSTS.get(name, name) for name in result.objectives if name != "score"]
+    *first, last = [Metric(result.metric).title, *costs]
+    return (
+        f"The search was for {', '.join(first)} and {last}: no network of the front is beaten in all of these at "
+        "once, though one may have both more MACs and a lower score than another."
     )
 
 

@@ -284,6 +284,13 @@ def test_a_single_seed_has_no_deviation(tmp_path):
     assert page.front["finals"][0]["test"] == [None, None, 1]
 
 
+def test_a_front_of_other_objectives_says_what_it_is_of(tmp_path):
+    result = make_result(objectives=("score", "params", "latency_ms"))
+    said = page_of(tmp_path / "other", result, journal=False).text
+    assert "The search was for top-1, parameters and latency: no network" in said
+    assert "The search was for" not in page_of(tmp_path / "default", journal=False).text
+
+
 def test_a_page_of_a_run_that_goes_on_loads_itself_again_and_says_so(tmp_path):
     run = replace(load_run(make_run(tmp_path / "run")), is_provisional=True, refresh_seconds=10.0)
     page = Page(render_page(run))
