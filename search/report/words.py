@@ -175,10 +175,8 @@ def reach(result: Result) -> str | None:
         return f"No network of the front comes within one point of the dense one's {metric.title} on holdout."
     least = min(near, key=lambda point: point.macs)
     if result.objectives != DEFAULT_OBJECTIVES:  # between it and dense there may be worse ones then
-        return (
-            f"On holdout a network with {share(least.macs, result.dense.macs)} of the MACs is within one point of "
-            "the dense one."
-        )
+        macs = share(least.macs, result.dense.macs)
+        return f"On holdout a network with {macs} of the MACs is within one point of the dense one."
     return (
         f"On holdout the front stays within one point of the dense network down to "
         f"{share(least.macs, result.dense.macs)} of its MACs."
@@ -192,8 +190,8 @@ def searched_for(result: Result) -> str | None:
     costs = [_COSTS.get(name, name) for name in result.objectives if name != "score"]
     *first, last = [Metric(result.metric).title, *costs]
     return (
-        f"The search was for {', '.join(first)} and {last}: no network of the front is beaten in all of these "
-        "at once, though one may have both more MACs and a lower score than another."
+        f"The search was for {', '.join(first)} and {last}: no network of the front is beaten in all of "
+        "these at once, though one may have both more MACs and a lower score than another."
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -102,6 +103,17 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments, message, capsys) ->
     assert err.startswith(f"search.latency: {message}")
     assert err.count("\n") == 1
     assert {path: path.stat().st_mtime_ns for path in Path("timed").rglob("*")} == before
+
+
+@pytest.mark.usefixtures("inside")
+def test_measurements_that_can_not_be_added_to_are_told_before_anything_is_measured(capsys) -> None:
+    shutil.copytree("timed", "broken")
+    Path("broken/latency.json").write_text("{")
+    assert command(latency, "broken") == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("search.latency: broken: latency.json can not be read")
+    assert said.out == ""
+    assert Path("broken/latency.json").read_text() == "{"
 
 
 @pytest.mark.usefixtures("inside")
