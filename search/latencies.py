@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from search.finite import is_finite
+from search.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -90,6 +91,4 @@ def write_latencies(folder: Path, measurements: Sequence[Measurement]) -> None:
         for m in (*read_latencies(folder), *measurements)
     }
     document = {"schema": SCHEMA, "measurements": [asdict(m) for m in kept.values()]}
-    partial = folder / f"{FILE}.partial"
-    partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(folder / FILE)
+    write_whole(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")
