@@ -26,10 +26,9 @@ from evaluators.export.verify import verify
 from evaluators.precision import at_rest
 from search.pick import Limits, pick_point
 from search.pick.columns import columns
-from search.pick.describe import file_size
 from search.pick.take import check_saved, open_source
 from search.report.data import load_config, load_result
-from search.report.words import share
+from search.report.words import file_size, share
 from spaces import rebuild
 
 ROOT = Path(__file__).parents[1]

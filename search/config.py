@@ -12,6 +12,7 @@ from search.ray_cluster.options import CLUSTER_FIELDS
 from search.space_options import SMALLEST, trace_arguments
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 CONFIG = "config.json"
@@ -204,6 +205,27 @@ _OPTION_NAMES = {"criteria": "criterion", "loggers": "logger"}
 def option_name(name: str) -> str:
     """The command line's name of a field, without dashes in front."""
     return _OPTION_NAMES.get(name, name.replace("_", "-"))
+
+
+#: Settings that are one option with commas between its names.
+_ONE_OPTION = ("criteria", "objectives", "latency")
+
+
+def repeat_arguments(config: Mapping[str, object]) -> Iterator[tuple[str, ...]]:
+    """Every setting that has a value as the command line takes it: an option, with its value if it has one.
+
+    Args:
+        config: ``config.json``.
+    """
+    for name, setting in config.items():
+        if name in DERIVED or setting is None or setting is False or setting == "":
+            continue
+        values = setting if isinstance(setting, list) else [setting]
+        if name in _ONE_OPTION and isinstance(setting, list):
+            values = [",".join(map(str, values)) or "none"]
+        option = f"--{option_name(name)}"
+        for value in values:
+            yield (option,) if value is True else (option, str(value))
 
 
 def check_equal(stored: RunConfig, given: dict[str, Any]) -> None:

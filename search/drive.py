@@ -81,6 +81,7 @@ def drive(
     if on_front is not None:
         with clock.phase("latency"):
             on_front(result)
+        write_front(result, clock.totals(), folder)  # the report tells this phase, too
     progress.begin("writing the report")
     with clock.phase("report"):
         write_report(folder, storage, ends_run=True)

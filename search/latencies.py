@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
+
+from search.finite import is_finite
+from search.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -75,7 +77,9 @@ def read_latencies(folder: Path) -> tuple[Measurement, ...]:
         raise ValueError(f"{FILE} can not be read ({error})") from error
     for row in found:
         numbers = (row.threads, row.batch, row.median_ms, row.spread_ms, row.ratio, row.repeats)
-        if not all(isinstance(n, int | float) and math.isfinite(n) and n >= 0 for n in numbers):
+        if not all(isinstance(text, str) for text in (row.id, row.backend, row.device, row.machine)):
+            raise ValueError(f"{FILE}: `id`, `backend`, `device` and `machine` must be text")
+        if not all(is_finite(n) and n >= 0 for n in numbers):
             raise ValueError(f"{FILE}: {row.id!r} needs finite numbers")
     return found
 
@@ -87,6 +91,4 @@ def write_latencies(folder: Path, measurements: Sequence[Measurement]) -> None:
         for m in (*read_latencies(folder), *measurements)
     }
     document = {"schema": SCHEMA, "measurements": [asdict(m) for m in kept.values()]}
-    partial = folder / f"{FILE}.partial"
-    partial.write_text(json.dumps(document, indent=1, allow_nan=False) + "\n", encoding="utf-8")
-    partial.replace(folder / FILE)
+    write_whole(folder / FILE, json.dumps(document, indent=1, allow_nan=False) + "\n")

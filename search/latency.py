@@ -19,7 +19,7 @@ from evaluators.precision import checked_device
 from evaluators.tasks import load_task
 from search.command import run_command
 from search.config import RunConfig
-from search.latencies import FILE, is_no_faster, write_latencies
+from search.latencies import FILE, is_no_faster, read_latencies, write_latencies
 from search.latency_options import parse_backends
 from search.pick.choose import find_point
 from search.report import write_report
@@ -79,6 +79,7 @@ def latency(
     """
     try:
         result, config = load_result(run), RunConfig.load(run)
+        read_latencies(run)  # what can not be added to is found before minutes of measuring
     except OptionError as error:
         raise click.UsageError(f"{run}: {error.rule}") from error
     except ValueError as error:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import platform
-from pathlib import Path
 
 import torch
+
+from evaluators.latency import machine_name
 
 
 def this_machine() -> dict[str, str]:
     """Processor, usable cores, memory, GPUs, system and Python; what is not known is left out."""
     found = {
-        "processor": _processor(),
+        "processor": machine_name("cpu"),
         "cores": str(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()),
         "memory": _memory(),
         "gpus": ", ".join(map(torch.cuda.get_device_name, range(torch.cuda.device_count()))),
@@ -20,14 +21,6 @@ def this_machine() -> dict[str, str]:
         "python": platform.python_version(),
     }
     return {name: text for name, text in found.items() if text}
-
-
-def _processor() -> str:
-    """Name of the CPU; Linux alone tells it in a file."""
-    path = Path("/proc/cpuinfo")
-    lines = path.read_text(encoding="utf-8", errors="replace").splitlines() if path.is_file() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 def _memory() -> str:

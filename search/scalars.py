@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from tensorboardX import SummaryWriter
 
 from evaluators.evaluation import SEARCHED
-from search.front import Mark, front, hypervolume
+from search.front import REFERENCE, Mark, front, hypervolume
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -63,7 +63,10 @@ class Scalars:
         }
         if evaluation.method == SEARCHED.get(rung) and not record.is_control:
             mark = Mark(evaluation.macs, evaluation.score, evaluation.candidate)
-            self._fronts[rung] = front([*self._fronts[rung], mark])
-            scalars["hypervolume"] = hypervolume(self._fronts[rung], self._dense_macs)
+            found = self._fronts[rung] = front([*self._fronts[rung], mark])
+            if (
+                min(mark.score for mark in found) >= REFERENCE["score"]
+            ):  # else no corner is known before the end
+                scalars["hypervolume"] = hypervolume(found, self._dense_macs)
         for name, value in scalars.items():
             self._writer.add_scalar(f"rung-{rung}/{name}", value, step)

@@ -72,11 +72,11 @@ def batch_of(example_inputs: Any, size: int) -> Any:
 
 
 def machine_name(device: str) -> str:
-    """Name of the GPU, or of the CPU."""
+    """Name of the GPU, or of the CPU, which Linux alone tells in a file."""
     if device.startswith("cuda"):
         return torch.cuda.get_device_name(device)
     cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    lines = cpuinfo.read_text(encoding="utf-8", errors="replace").splitlines() if cpuinfo.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     return next(iter(names), "") or platform.processor() or platform.machine()
 

@@ -16,10 +16,10 @@ from evaluators.options import OptionError
 from search.command import run_command
 from search.pick.choose import Limits, find_point, pick_point
 from search.pick.columns import columns
-from search.pick.describe import describe_point, file_size, next_steps, printable, snippet
+from search.pick.describe import describe_point, next_steps, printable, snippet
 from search.pick.take import check_saved, check_target, open_source, take
 from search.report.data import load_config, load_result
-from search.report.words import Metric
+from search.report.words import Metric, file_size
 
 if TYPE_CHECKING:
     from evaluators.export.verify import Verdict
@@ -110,15 +110,16 @@ def pick(
     targets = {point.id: _target(run, point, to, several=len(points) > 1) for point in points}
     for target in targets.values():
         check_target(target)
-    try:
-        _say("loading the task and its data")
-        source = open_source(run, known, config, data_root)
-        for point in points:
+    _say("loading the task and its data")
+    source = open_source(run, known, config, data_root)
+    for point in points:
+        try:
             taken = take(source, point, names, targets[point.id], _say)
-            _tell(source, point, taken)
-    except ExportError as error:
-        click.echo(printable(f"search.pick: --export {error}; nothing was written."), err=True)
-        return 1
+        except ExportError as error:
+            nothing = "nothing was written" if len(points) == 1 else f"nothing was written of {point.id}"
+            click.echo(printable(f"search.pick: --export {error}; {nothing}."), err=True)
+            return 1
+        _tell(source, point, taken)
     return 0
 
 

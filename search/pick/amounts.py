@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from search.report.words import Metric
 
 _MULTIPLES = {"k": 10**3, "M": 10**6, "G": 10**9, "T": 10**12}
+#: Nothing is so large; beyond it, arithmetic would fail.
+_MOST = Decimal(10) ** 30
 _BYTES = {"": 1, "B": 1}
 _BYTES |= {f"{prefix}B": 1000**power for power, prefix in ((1, "k"), (2, "M"), (3, "G"))}
 _BYTES |= {f"{prefix}iB": 1024**power for power, prefix in ((1, "K"), (2, "M"), (3, "G"))}
@@ -81,4 +83,4 @@ def _positive(digits: str) -> Decimal | None:
         number = Decimal(digits)
     except InvalidOperation:
         return None
-    return number if number.is_finite() and number > 0 else None
+    return number if number.is_finite() and 0 < number < _MOST else None

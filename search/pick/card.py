@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from evaluators.export.int8 import SAMPLES
-from search.config import DERIVED, option_name
-from search.pick.describe import file_size, latency
-from search.report.words import METHOD_NAMES, Metric, count, share
+from search.config import repeat_arguments
+from search.pick.describe import latency
+from search.report.words import METHOD_NAMES, Metric, count, file_size, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,7 +124,8 @@ def markdown(text: object) -> str:
 
 def yaml(text: object) -> str:
     """Foreign text as a scalar of YAML, of which JSON is a part."""
-    return json.dumps(str(text)[:_LONGEST])
+    line = "".join(letter if letter.isprintable() else " " for letter in str(text)[:_LONGEST])
+    return json.dumps(line, ensure_ascii=False)  # the escapes of JSON split an emoji into halves
 
 
 def fenced(text: object, language: str = "") -> str:
@@ -211,22 +212,12 @@ def _widths(card: Card) -> list[tuple[str, str, str]]:
 
 def _command(config: Mapping[str, object]) -> str:
     """The command that searched; folders are those of the machine that ran it, so they are left out."""
-    words = ["python -m search.run"]
-    for name, setting in config.items():
-        if (
-            name in DERIVED
-            or setting in (None, False, "", [])
-            or name in ("storage", "storage_path", "address")
-        ):
-            continue
-        values = setting if isinstance(setting, list) else [setting]
-        if name in ("data_root", "weights"):
-            values = ["DIR" if name == "data_root" else "FILE"]
-        if name in ("criteria", "objectives", "latency"):
-            values = [",".join(map(str, values))]
-        option = f"--{option_name(name)}"
-        words += [option if value is True else f"{option} {_quoted(str(value))}" for value in values]
-    return " \\\n    ".join(words)
+    known = {name: of for name, of in config.items() if name not in ("storage", "storage_path", "address")}
+    known |= {
+        name: for_any for name, for_any in (("data_root", "DIR"), ("weights", "FILE")) if known.get(name)
+    }
+    options = (" ".join((option, *map(_quoted, value))) for option, *value in repeat_arguments(known))
+    return " \\\n    ".join(["python -m search.run", *options])
 
 
 def _portable(text: str, config: Mapping[str, object]) -> str:

@@ -166,10 +166,8 @@ def _fast_enough(known: Columns, points: list[Point], text: str | None) -> list[
         rule = "nothing was measured on this front; `python -m search.latency RUN` does so."
         raise OptionError("max-latency-ms", text, rule)
     if len(setups) > 1:
-        named = ", ".join(setups)
-        rule = (
-            f"was measured in several ways; name one with --where '{LATENCY}:{setups[0]}<={text}': {named}."
-        )
+        named, column = ", ".join(setups), RATIO if text.endswith("%") else LATENCY
+        rule = f"was measured in several ways; name one with --where '{column}:{setups[0]}<={text}': {named}."
         raise OptionError("max-latency-ms", text, rule)
     name = ":".join([RATIO if text.endswith("%") else LATENCY, *setups])
     most = amounts.plain(text)

@@ -6,7 +6,7 @@ import shlex
 from collections import Counter
 from typing import TYPE_CHECKING
 
-from search.report.words import METHOD_NAMES, Metric, count, share
+from search.report.words import METHOD_NAMES, Metric, count, file_size, share
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -67,7 +67,8 @@ def latency(measurement: Measurement) -> str:
     m = measurement
     threads = f"{m.threads} thread" + ("" if m.threads == 1 else "s")
     how = ", ".join([m.backend, m.device, threads, f"batch {m.batch}"])
-    return f"{m.median_ms:.3g} ms ± {m.spread_ms / 2:.2g}, {m.ratio:.0%} of dense ({how}; {m.machine})"
+    spread = f"quartiles {m.spread_ms:.2g} ms apart"
+    return f"{m.median_ms:.3g} ms ({spread}), {m.ratio:.0%} of dense ({how}; {m.machine})"
 
 
 def methods(point: Point) -> list[str]:
@@ -83,11 +84,6 @@ def scores(point: Point, method: str, metric: Metric) -> str:
         if method in summaries
     ]
     return ", ".join(parts) + (", the best" if method == point.weights else "")
-
-
-def file_size(num_bytes: int) -> str:
-    """Bytes with an SI prefix, e.g. ``1.09 MB``."""
-    return f"{count(num_bytes)}B" if num_bytes >= 1000 else f"{num_bytes} B"
 
 
 def snippet(config: Mapping[str, object], folder: Path) -> str:

@@ -6,8 +6,6 @@ import shlex
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from search.report.words import count
-
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -72,11 +70,6 @@ def dense_bytes(run: Run) -> int:
     """Size of the dense network's weights: its file where the run saved one, else four bytes a parameter."""
     path = run.folder / "dense.safetensors"
     return path.stat().st_size if path.is_file() else 4 * run.result.dense.params
-
-
-def bytes_text(number: int) -> str:
-    """A size of a file, e.g. ``612 kB``."""
-    return f"{count(number)}B" if number >= 1000 else f"{number} B"
 
 
 def pick_command(run: Run, id_: str, format_: str) -> str:

@@ -3,22 +3,21 @@
 from __future__ import annotations
 
 import json
-import math
 import re
 from collections import defaultdict
 from dataclasses import dataclass, field
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import TYPE_CHECKING
-
-from scipy import stats
 
 from evaluators.options import OptionError
 from search.finish import FRONT
+from search.finite import is_finite
 from search.latencies import read_latencies
 from search.objectives import MACS, Objectives
 from search.report.history import History, read_history
 from search.report.names import label
 from search.report.provisional import provisional_result
+from search.report.trend import mean_interval
 from search.report.words import Metric
 from search.result import Result
 from search.start import noted_start
@@ -234,23 +233,38 @@ def load_result(folder: Path) -> Result:
 
 def _check(result: Result) -> None:
     """Refuse what would break a page or lead out of the folder; JSON says nothing about types."""
-    if not (result.dense.macs >= 1 and result.dense.params >= 1):
+    dense, volume = result.dense, result.hypervolume
+    if not (dense.macs >= 1 and dense.params >= 1):
         raise ValueError("the dense network needs positive `macs` and `params`")
+    told = (dense.macs, dense.params, dense.score, dense.test, *dense.widths.values())
+    if not all(map(is_finite, told)) or not _is_known(dense.latency_ms):
+        raise ValueError("the dense network needs finite numbers")
+    if not all(map(is_finite, (volume.value, *volume.reference.values(), *result.seconds.values()))):
+        raise ValueError("`hypervolume` and `seconds` need finite numbers")
     for found in result.correlations:
-        if not all(number is None or _is_finite(number) for number in (found.tau, found.low, found.high)):
+        if not all(map(_is_known, (found.tau, found.low, found.high))):
             raise ValueError("a correlation needs finite numbers")
+    for compared in result.comparisons:
+        if not is_finite(compared.mean) or not all(map(_is_known, (compared.low, compared.high))):
+            raise ValueError("a comparison needs finite numbers")
+    if not all(isinstance(text, str) for text in (result.task, result.metric, *result.warnings)):
+        raise ValueError("`task`, `metric` and `warnings` must be text")
     for point in (*result.points, *result.dominated, *result.controls):
         numbers = (point.macs, point.params, point.score, *point.widths.values())
         summaries = (*point.scores.values(), *point.test.values())
         numbers += tuple(number for summary in summaries for number in (summary.mean, summary.sd or 0))
-        if not all(map(_is_finite, numbers)):
-            raise ValueError(f"point {point.id!r} needs finite numbers")
-        if re.fullmatch(r"\w[\w.-]*", point.id) is None:
-            raise ValueError(f"{point.id!r} is no id: it names a folder under architectures/")
+        if not all(map(is_finite, numbers)) or not all(map(_is_known, (point.saved_test, point.latency_ms))):
+            raise ValueError(f"point {label(point.id)!r} needs finite numbers")
+        if re.fullmatch(r"\w[\w.-]{0,99}", point.id) is None:
+            raise ValueError(f"{label(point.id)!r} is no id: it names a folder under architectures/")
+        texts = (point.weights, point.origin, point.control_of or "", *point.criteria.values())
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError(f"`weights`, `origin` and criteria of point {point.id} must be text")
 
 
-def _is_finite(number: object) -> bool:
-    return isinstance(number, int | float) and math.isfinite(number)
+def _is_known(number: object) -> bool:
+    """A number that may be missing."""
+    return number is None or is_finite(number)
 
 
 def load_config(folder: Path) -> dict[str, object]:
@@ -319,8 +333,5 @@ def training_gaps(result: Result) -> tuple[Gap, ...]:
 
 
 def _gap(method: str, differences: Sequence[float]) -> Gap:
-    mean, n = fmean(differences), len(differences)
-    if n < 2:
-        return Gap(method, mean, None, None, n)
-    half = float(stats.t.ppf(0.975, n - 1)) * stdev(differences) / n**0.5
-    return Gap(method, mean, mean - half, mean + half, n)
+    found = mean_interval(differences)
+    return Gap(method, found.mean, found.low, found.high, found.n)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -10,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 from optuna.trial import TrialState
 
 from evaluators.evaluation import SEARCHED
+from search.finite import is_finite
 from search.journal import RUNGS
 from search.storage import storage_in
 from search.study import find_study, record_of
@@ -151,7 +151,7 @@ def _entries(trials: Iterable[FrozenTrial]) -> tuple[list[Entry], int]:
 def _is_usable(record: Record) -> bool:
     evaluation = record.evaluation
     numbers = (evaluation.score, evaluation.macs, evaluation.params, evaluation.seconds)
-    return all(isinstance(n, int | float) and math.isfinite(n) for n in numbers) and evaluation.macs > 0
+    return all(map(is_finite, numbers)) and evaluation.macs > 0
 
 
 def _failures(rung: int, trials: Iterable[FrozenTrial]) -> list[Failure]:

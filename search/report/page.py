@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, Any
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from search.config import DERIVED, option_name
+from search.config import repeat_arguments
 from search.report import words
-from search.report.cards import bytes_text, make_cards
+from search.report.cards import make_cards
 from search.report.data import training_gaps
 from search.report.figures import SHOWN_ROWS, chart_json, table_json
 from search.report.names import label, plain
@@ -25,7 +25,6 @@ if TYPE_CHECKING:
 
     from search.report.data import Run
     from search.report.section import Section
-    from search.result import Comparison
 
 _WEB = Path(__file__).with_name("web")
 _SCRIPTS = ("elements.js", "theme.js", "files.js", "charts.js", "front_plot.js", "front.js", "start.js")
@@ -81,6 +80,7 @@ def render_page(run: Run, contents: Sequence[Section] | None = None) -> str:
             headline=words.headline(result, split),
             headline_split=split,
             reach=words.reach(result),
+            searched_for=words.searched_for(result),
             verdicts=verdicts,
             questions=[question for question, _ in verdicts],
             linked={section.title: section.id for section in contents},
@@ -116,7 +116,7 @@ def _environment(metric: words.Metric) -> Environment:
         "criteria": words.criteria_words,
         "label": label,
         "raw": _raw,
-        "bytes": bytes_text,
+        "bytes": words.file_size,
     }
     return environment
 
@@ -145,7 +145,7 @@ def _verdicts(run: Run, metric: words.Metric) -> list[tuple[str, list[tuple[str,
     """The questions that everybody asks, and their answers: what stands out, and the rest."""
     result = run.result
     training = [words.training_verdict(gap, metric) for gap in training_gaps(result)]
-    search = [words.verdict(comparison, metric) for comparison in main_comparisons(run)]
+    search = [words.verdict(comparison, metric) for comparison in words.main_comparisons(result.comparisons)]
     ranking = [words.correlation_words(found) for found in result.correlations[:1]]
     questions = [
         (
@@ -188,26 +188,10 @@ def _description(run: Run, metric: words.Metric) -> str:
     )
 
 
-def main_comparisons(run: Run) -> list[Comparison]:
-    """For each control the comparison on test, or on holdout where test was not read."""
-    chosen: dict[str, Comparison] = {}
-    for comparison in run.result.comparisons:
-        if comparison.control not in chosen or comparison.split == "test":
-            chosen[comparison.control] = comparison
-    return list(chosen.values())
-
-
 def repeat_command(config: Mapping[str, object]) -> str:
     """The command that repeats the run: every setting that has a value, quoted for a shell."""
-    arguments = ["python", "-m", "search.run"]
-    for name, setting in config.items():
-        for value in setting if isinstance(setting, list) else [setting]:
-            if name in DERIVED or value is None or value is False or value == "":
-                continue
-            arguments += (
-                [f"--{option_name(name)}"] if value is True else [f"--{option_name(name)}", str(value)]
-            )
-    return shlex.join(arguments)
+    arguments = [word for words_ in repeat_arguments(config) for word in words_]
+    return shlex.join(["python", "-m", "search.run", *arguments])
 
 
 def _methods(run: Run) -> list[str]:

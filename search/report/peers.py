@@ -13,9 +13,10 @@ metric, a fraction for top-1, on the split that ``split`` names: ``test`` or ``h
 from __future__ import annotations
 
 import json
-import math
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from search.finite import is_finite
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -50,12 +51,8 @@ class Peer:
         if self.split not in {"test", "holdout"}:
             raise ValueError(f"`split` of {self.name[:60]!r} must be test or holdout")
         sizes = (self.macs,) if self.params is None else (self.macs, self.params)
-        if not (all(map(_is_finite, (*sizes, self.score))) and min(sizes) > 0):
+        if not (all(map(is_finite, (*sizes, self.score))) and min(sizes) > 0):
             raise ValueError(f"{self.name[:60]!r} needs finite numbers, and sizes above 0")
-
-
-def _is_finite(number: object) -> bool:
-    return isinstance(number, int | float) and not isinstance(number, bool) and math.isfinite(number)
 
 
 def read_peers(folder: Path) -> tuple[Peer, ...]:

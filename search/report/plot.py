@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from search.report import marks
-from search.report.cards import bytes_text, dense_bytes
+from search.report.cards import dense_bytes
 from search.report.names import label
 from search.report.peers import read_peers
-from search.report.words import METHOD_NAMES, Metric, count, nearest_to_half, saved_summary
+from search.report.words import METHOD_NAMES, Metric, count, file_size, nearest_to_half, saved_summary
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -85,19 +85,27 @@ def _sizes(run: Run, cards: Sequence[Card], latencies: Sequence[Measurement]) ->
     ]
     if any(card.weights_bytes for card in cards):
         weights = dense_bytes(run)
-        sizes.append(Size("bytes", "Weights file", weights, bytes_text(weights), "B"))
+        sizes.append(Size("bytes", "Weights file", weights, file_size(weights), "B"))
+    several = len({found.machine for found in latencies}) > 1
     sizes += [
-        Size(f"latency-{i}", f"Latency, {_way(found)}", found.median_ms, f"{found.median_ms:.3g} ms", "ms")
+        Size(
+            f"latency-{i}",
+            f"Latency, {_way(found, machine=several)}",
+            found.median_ms,
+            f"{found.median_ms:.3g} ms",
+            "ms",
+        )
         for i, found in enumerate(latencies)
     ]
     return sizes
 
 
-def _way(found: Measurement) -> str:
-    """How it was measured, in a line."""
+def _way(found: Measurement, *, machine: bool) -> str:
+    """How it was measured, in a line; where, too, if two lines could be the same otherwise."""
     threads = "1 thread" if found.threads == 1 else f"{found.threads} threads"
-    where = label(str(found.device), 24) if found.device != "cpu" else f"CPU, {threads}"
-    return f"{label(str(found.backend), 24)}, batch {found.batch}, {where}"
+    where = label(found.device, 24) if found.device != "cpu" else f"CPU, {threads}"
+    where += f", {label(found.machine, 24)}" if machine and found.device == "cpu" else ""
+    return f"{label(found.backend, 24)}, batch {found.batch}, {where}"
 
 
 def _how(found: Measurement) -> tuple[object, ...]:

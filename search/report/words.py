@@ -6,11 +6,15 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from search.result import DEFAULT_OBJECTIVES
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
 
     from search.report.data import Gap
     from search.result import Comparison, Dense, Point, Result, RungCorrelation, Summary
+
+_COSTS = {"macs": "MACs", "params": "parameters", "latency_ms": "latency"}
 
 Split = Literal["test", "holdout"]
 
@@ -94,6 +98,11 @@ def count(number: float) -> str:
     return f"{number:.3g}"
 
 
+def file_size(num_bytes: int) -> str:
+    """Bytes with an SI prefix, e.g. ``1.09 MB``."""
+    return f"{count(num_bytes)}B" if num_bytes >= 1000 else f"{num_bytes} B"
+
+
 def share(part: float, whole: float) -> str:
     """A part in percent of the whole, e.g. ``48%``; one decimal below ten percent."""
     percent = 100 * part / whole
@@ -165,9 +174,24 @@ def reach(result: Result) -> str | None:
     if not near:
         return f"No network of the front comes within one point of the dense one's {metric.title} on holdout."
     least = min(near, key=lambda point: point.macs)
+    if result.objectives != DEFAULT_OBJECTIVES:  # between it and dense there may be worse ones then
+        macs = share(least.macs, result.dense.macs)
+        return f"On holdout a network with {macs} of the MACs is within one point of the dense one."
     return (
         f"On holdout the front stays within one point of the dense network down to "
         f"{share(least.macs, result.dense.macs)} of its MACs."
+    )
+
+
+def searched_for(result: Result) -> str | None:
+    """What the front is of, where it is not score and MACs: their plot alone does not show it."""
+    if result.objectives == DEFAULT_OBJECTIVES:
+        return None
+    costs = [_COSTS.get(name, name) for name in result.objectives if name != "score"]
+    *first, last = [Metric(result.metric).title, *costs]
+    return (
+        f"The search was for {', '.join(first)} and {last}: no network of the front is beaten in all of "
+        "these at once, though one may have both more MACs and a lower score than another."
     )
 
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
 from typing import TYPE_CHECKING
 
 from search.report.data import load_run
@@ -13,6 +11,7 @@ from search.report.page import render_page
 from search.report.picture import front_png
 from search.report.sections import sections
 from search.report.tables import front_csv, table_csv
+from search.whole import write_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -53,7 +52,7 @@ def write_run(run: Run, *, figures: bool = False) -> None:
     contents = sections(run)
     page: tuple[str | bytes, ...] = (front_csv(run), front_png(run), render_page(run, contents))
     for name, content in zip(FILES, page, strict=True):
-        _replace(run.folder / name, content)
+        write_whole(run.folder / name, content)
     _write_tables(run.folder / TABLES, contents)
     if figures:
         _write_figures(run.folder / FIGURES, contents)
@@ -62,28 +61,11 @@ def write_run(run: Run, *, figures: bool = False) -> None:
 def _write_tables(folder: Path, contents: tuple[Section, ...]) -> None:
     folder.mkdir(exist_ok=True)
     for table in (table for section in contents for table in section.tables):
-        _replace(folder / f"{table.name}.csv", table_csv(table))
+        write_whole(folder / f"{table.name}.csv", table_csv(table))
 
 
 def _write_figures(folder: Path, contents: tuple[Section, ...]) -> None:
     folder.mkdir(exist_ok=True)
     for chart in (chart for section in contents for chart in section.charts):
         for name, content in draw(chart).items():
-            _replace(folder / f"{chart.name}.{name}", content)
-
-
-def _replace(path: Path, content: bytes | str) -> None:
-    """Write beside the target and move it there in one step."""
-    if isinstance(content, str):
-        content = content.encode(
-            "utf-8", errors="replace"
-        )  # JSON can name lone surrogates, which are no text
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)
-        os.replace(temporary, path)
-    except BaseException:
-        os.unlink(temporary)
-        raise
+            write_whole(folder / f"{chart.name}.{name}", content)

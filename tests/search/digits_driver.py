@@ -37,7 +37,7 @@ POINTS = {
     "between-weights-and-record": (Weights, "keep", True),
     "saving-the-front": (search.finish, "write_architecture", True),
     "before-report": (search.drive, "write_report", False),
-    "in-report": (search.report.write, "_replace", True),
+    "in-report": (search.report.write, "write_whole", True),
 }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from test_run_command import TASK
 
 from search.command import run_command
 from search.config import RunConfig
-from search.latencies import Measurement, is_no_faster, read_latencies
+from search.latencies import Measurement, is_no_faster, read_latencies, write_latencies
 from search.latency import latency, warnings
 from search.result import Result
 from search.run import run
@@ -105,6 +106,17 @@ def test_bad_input_is_one_line_and_writes_nothing(arguments, message, capsys) ->
 
 
 @pytest.mark.usefixtures("inside")
+def test_measurements_that_can_not_be_added_to_are_told_before_anything_is_measured(capsys) -> None:
+    shutil.copytree("timed", "broken")
+    Path("broken/latency.json").write_text("{")
+    assert command(latency, "broken") == 2
+    said = capsys.readouterr()
+    assert said.err.startswith("search.latency: broken: latency.json can not be read")
+    assert said.out == ""
+    assert Path("broken/latency.json").read_text() == "{"
+
+
+@pytest.mark.usefixtures("inside")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -136,6 +148,19 @@ def test_a_run_that_can_not_be_timed_at_its_end_is_finished_all_the_same(capsys,
     assert Result.load(Path("untimed")).points
     assert not Path("untimed/latency.json").exists()
     assert "objectives" not in json.loads(Path("untimed/front.json").read_text())
+
+
+def test_links_in_a_folder_lead_no_writing_out_of_it(tmp_path) -> None:
+    own, run_folder = tmp_path / "own.txt", tmp_path / "run"
+    own.write_text("precious")
+    run_folder.mkdir()
+    for name in ("latency.json.partial", "latency.json"):
+        (run_folder / name).symlink_to(own if name.endswith("partial") else tmp_path / "nothing")
+    row = Measurement("dense", "eager", "cpu", 1, 1, 1.0, 0.1, 1.0, 9, "a machine")
+    write_latencies(run_folder, [row])
+    assert read_latencies(run_folder) == (row,)
+    assert own.read_text() == "precious"
+    assert not (tmp_path / "nothing").exists()
 
 
 @pytest.mark.usefixtures("inside")

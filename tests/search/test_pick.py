@@ -218,7 +218,7 @@ def test_the_point_is_printed_with_both_splits_of_every_method_and_what_comes_ne
         "Fine-tuned 94.82 ± 0.30% on test (n = 3), 95.82 ± 0.20% on holdout (n = 3), the best",
         "Scratch-E 92.82 ± 0.30% on test (n = 3), 93.82 ± 0.20% on holdout (n = 3)",
         "Scratch-B 93.82 ± 0.30% on test (n = 3), 94.82 ± 0.20% on holdout (n = 3)",
-        "latency 1.23 ms ± 0.05, 60% of dense (eager, cpu, 2 threads, batch 1; a CPU)",
+        "latency 1.23 ms (quartiles 0.1 ms apart), 60% of dense (eager, cpu, 2 threads, batch 1; a CPU)",
         "criteria taylor x 1, l1 x 1",
         f"files {folder} (200 B of weights)",
         "",

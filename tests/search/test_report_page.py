@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import math
+import re
+import shlex
 from dataclasses import asdict, replace
 
 import pytest
@@ -11,13 +13,17 @@ from made_run import DENSE, EMPTY, GROUPS, POINTS, make_result, make_run
 from report_page import Page, page_of
 
 from search.command import run_command
+from search.config import RunConfig
 from search.latencies import Measurement, write_latencies
+from search.latency_options import parse_backends
+from search.objectives import parse_objectives
 from search.report import write_report
 from search.report.__main__ import report
 from search.report.data import load_run
 from search.report.page import render_page, repeat_command
 from search.report.section import Axis, Chart, Column, Section, Series, Table
 from search.result import Summary
+from search.run import run as search_run
 
 
 @pytest.fixture(scope="module")
@@ -115,7 +121,7 @@ def test_a_run_that_compared_nothing_says_that_nothing_is_known(tmp_path):
 
 
 def test_the_page_gives_the_commands_that_repeat_and_export(run, page):
-    again = "python -m search.run --task digits --budget 24 --seed 3 --criterion l1 --criterion taylor"
+    again = "python -m search.run --task digits --budget 24 --seed 3 --criterion l1,taylor"
     assert again in page.text
     for i, point in enumerate(POINTS):
         for format_ in ("architecture", "onnx", "pt2", "int8"):
@@ -196,6 +202,41 @@ def test_peers_that_are_none_are_refused_in_one_line(tmp_path, capsys, text, rul
     assert not (folder / "report.html").exists()
 
 
+ENDLESS = "9" * 400
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "rule"),
+    [
+        (r'"seconds": {', '"seconds": {"later": Infinity, ', "`seconds` need finite numbers"),
+        (r'"warnings": \[', '"warnings": [5, ', "`warnings` must be text"),
+        (r'"split": "test",\s+"mean": [-\d.]+', '"split": "test", "mean": NaN', "a comparison needs finite"),
+        (r'"test": [\d.]+', f'"test": {ENDLESS}', "the dense network needs finite numbers"),
+        (r'"control_of": null', '"control_of": 5', "must be text"),
+        (r'"saved_test": [\d.]+', '"saved_test": -Infinity', "needs finite numbers"),
+    ],
+)
+def test_a_front_of_other_types_is_refused_in_one_line(tmp_path, capsys, old, new, rule):
+    folder = make_run(tmp_path / "run", journal=False)
+    text, found = re.subn(old, new, (folder / "front.json").read_text())
+    assert found
+    (folder / "front.json").write_text(text)
+    assert run_command(report, "search.report", [str(folder)]) == 2
+    said = capsys.readouterr().err
+    assert rule in said
+    assert said.count("\n") == 1
+    assert not (folder / "report.html").exists()
+
+
+@pytest.mark.parametrize("change", [{"machine": 5}, {"median_ms": int(ENDLESS)}, {"id": {}}])
+def test_latencies_of_other_types_are_refused_in_one_line(tmp_path, capsys, change):
+    folder = make_run(tmp_path / "run", journal=False)
+    row = asdict(Measurement("dense", "eager", "cpu", 1, 1, 1.0, 0.1, 1.0, 9, "a machine")) | change
+    (folder / "latency.json").write_text(json.dumps({"schema": 1, "measurements": [row]}))
+    assert run_command(report, "search.report", [str(folder)]) == 2
+    assert capsys.readouterr().err.count("\n") == 1
+
+
 def test_peers_are_handed_to_the_plot(tmp_path):
     folder = make_run(tmp_path / "run", journal=False)
     peer = {"name": "L1", "macs": 480_000, "params": 9, "score": 0.9, "split": "test", "source": "a paper"}
@@ -243,6 +284,13 @@ def test_a_single_seed_has_no_deviation(tmp_path):
     assert page.front["finals"][0]["test"] == [None, None, 1]
 
 
+def test_a_front_of_other_objectives_says_what_it_is_of(tmp_path):
+    result = make_result(objectives=("score", "params", "latency_ms"))
+    said = page_of(tmp_path / "other", result, journal=False).text
+    assert "The search was for top-1, parameters and latency: no network" in said
+    assert "The search was for" not in page_of(tmp_path / "default", journal=False).text
+
+
 def test_a_page_of_a_run_that_goes_on_loads_itself_again_and_says_so(tmp_path):
     run = replace(load_run(make_run(tmp_path / "run")), is_provisional=True, refresh_seconds=10.0)
     page = Page(render_page(run))
@@ -266,3 +314,14 @@ def test_settings_without_a_value_and_those_that_are_no_options_are_not_in_the_c
         "python -m search.run --task 'my file.py:make' --criterion-per-group "
         "--exclude 'a*' --exclude 'b*' --seed 0"
     )
+
+
+def test_the_command_that_repeats_a_run_is_read_as_the_runs_own_settings():
+    config = asdict(RunConfig(criteria=("l1", "taylor"), objectives=("top1", "macs", "params"), latency=()))
+    words = shlex.split(repeat_command(json.loads(json.dumps(config))))[3:]
+    given = search_run.make_context("search.run", words).params
+    assert parse_objectives(given["objectives"]) == ("top1", "macs", "params")
+    assert parse_backends("latency", given["latency"]) == ()
+    assert given["criteria"] == ("l1,taylor",)
+    assert given["final"] == 5
+    assert "--final 0" in repeat_command({"final": 0})

@@ -100,17 +100,19 @@ def _answer(standings: Sequence[_Standing], metric: Metric) -> str:
     ranked = [standing for standing in standings if standing.above.n >= _LEAST_COMPARED]
     if len(ranked) < 2:
         return "Not known: fewer than two criteria cut several candidates."
-    first, second = (standing.above for standing in ranked[:2])
+    first = ranked[0].above
+    # Where an interval is wide, one that lies lower on the mean may reach higher than the second.
+    rival = max(ranked[1:], key=lambda standing: standing.above.high or 0.0)
     assert first.low is not None
     assert first.high is not None
-    assert second.high is not None
+    assert rival.above.high is not None
     side = "below" if first.mean < 0 else "above"
     size = f"{metric.gap(first.mean, digits=2)} {side} the trend of its MACs"
     interval = metric.interval(first.low, first.high)
-    if first.low <= second.high:
+    if first.low <= rival.above.high:
         return (
             f"No criterion stands out on rung 1: {label(ranked[0].name)} leads with {size} ({interval}), and "
-            f"the interval of {label(ranked[1].name)}, which follows, reaches into its own."
+            f"the interval of {label(rival.name)} reaches into its own."
         )
     name = label(ranked[0].name)
     return f"{name} won on rung 1: its candidates lie {size} on the mean ({interval}), clear of the rest."
