@@ -14,12 +14,12 @@ class OptionError(ValueError):
 
     Args:
         option: The option's name without dashes, e.g. ``"data-root"``.
-        value: What was given.
+        value: What was given; empty for a flag.
         rule: What would have been right.
     """
 
     def __init__(self, option: str, value: object, rule: str) -> None:
-        super().__init__(f"--{option} {value}: {rule}")
+        super().__init__(f"--{option}{f' {value}' if value != '' else ''}: {rule}")
         self.option, self.value, self.rule = option, value, rule
 
     def __reduce__(self) -> tuple[type[OptionError], tuple[str, str, str]]:

@@ -52,6 +52,8 @@ logger = logging.getLogger(__name__)
 
 #: At the end of a run each network of the front is timed for at most so long.
 _FRONT = Patience(tolerance=0.02, seconds=0.5)
+#: For all of them together, nearly: a large network takes longer than it is given.
+_FRONT_SECONDS = 20.0
 
 
 def announce(found: Survey, place: Workplace) -> None:
@@ -201,8 +203,15 @@ def _time_front(display: Display, folder: Path, found: Survey, result: Result) -
                 setting,
                 _FRONT,
                 partial(_begin_timing, display, setting.backend),
+                _FRONT_SECONDS,
             )
             write_latencies(folder, rows)
+            missing = len(set(ids).difference(row.id for row in rows))
+            if missing:
+                display.say(
+                    f"{missing} of {len(ids)} networks were not timed by {setting.backend}, which took long "
+                    f"enough: python -m search.latency {folder} times all"
+                )
         except Exception as error:
             logger.exception("latency by %s", setting.backend)
             display.say(f"warning: no latency by {setting.backend}: {' '.join(str(error).split())[:200]}")

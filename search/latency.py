@@ -75,7 +75,8 @@ def latency(
 ) -> None:
     """Time the front of the run folder RUN: medians of real runs, each network in turns with the dense one.
 
-    Writes latency.json and the report. What was measured before stays, the same measurement is replaced.
+    The run's task is loaded, so its Python file runs. Writes latency.json and the report. What was
+    measured before stays, the same measurement is replaced.
     """
     try:
         result, config = load_result(run), RunConfig.load(run)

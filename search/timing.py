@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 import statistics
+import time
 from typing import TYPE_CHECKING, Any
 
 from evaluators.latency import compare_models, machine_name
@@ -25,6 +27,7 @@ def time_networks(
     setting: Setting,
     patience: Patience,
     on_network: Callable[[str], None],
+    seconds: float = math.inf,
 ) -> list[Measurement]:
     """The dense network, then the others.
 
@@ -35,18 +38,22 @@ def time_networks(
         setting: In one way of running them.
         patience: For each network.
         on_network: Told which one is next.
+        seconds: No network is begun after so many, save the first; those are left out.
 
     Raises:
         Exception: Whatever the backend raises for a network that it can not run.
     """
     found: dict[str, Comparison] = {}
+    start = time.monotonic()
     for id_, make in networks.items() or {DENSE: lambda: dense}.items():
+        if found and time.monotonic() - start > seconds:
+            break
         on_network(id_)
         found[id_] = compare_models(make(), dense, example_inputs, setting, patience)
     # The dense network ran beside each of the others; one that was disturbed must not speak for all.
     beside = [comparison.reference for comparison in found.values()]
     rows = {DENSE: (1.0, _middle(beside))}
-    rows |= {id_: (found[id_].ratio, found[id_].candidate) for id_ in networks}
+    rows |= {id_: (found[id_].ratio, found[id_].candidate) for id_ in networks if id_ in found}
     machine = machine_name(setting.device)
     device = machine if setting.is_gpu else "cpu"
     return [

@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from search.pick.take import Source, Taken
     from search.result import Point, Result
 
+#: Columns with scores on test.
+_TEST = ("test_", "saved_test")
+
 _EXAMPLES = """\b
 Examples:
   python -m search.pick runs/digits --max-macs 50%
@@ -88,7 +91,10 @@ def pick(
     to: Path | None,
     data_root: Path | None,
 ) -> int:
-    """Pick from the front of the run folder RUN: the highest holdout score within the limits."""
+    """Pick from the front of the run folder RUN: the highest holdout score within the limits.
+
+    --export loads the run's task, so its Python file runs; without it nothing of the folder does.
+    """
     names = chosen_formats(formats)
     for option, value in (("to", to), ("data-root", data_root)):
         if value is not None and not names:
@@ -102,6 +108,8 @@ def pick(
         raise click.UsageError(f"{run}: {error}") from error
     limits = Limits(max_macs, max_params, min_score, max_latency_ms, max_size, where, best, knee)
     points = _points(known, _with_top1(limits, min_top1, result), ids, run)
+    if any(text.startswith(_TEST) for text in (*where, best or "")):
+        click.echo("warning: chosen on test, so the test score of what is chosen is flattered.", err=True)
     if not names:
         click.echo("\n\n".join(_shown(known, point, run, config) for point in points))
         return 0

@@ -15,6 +15,9 @@ Json = dict[str, Any]
 #: Rows of a table that the page shows; the CSV file has all.
 SHOWN_ROWS = 100
 
+#: Characters of a cell; the file in ``tables/`` has all.
+_LONGEST = 1000
+
 
 def chart_json(chart: Chart) -> Json:
     """A chart: its axes and its series; categories by their number, so that long names are written once."""
@@ -28,7 +31,7 @@ def chart_json(chart: Chart) -> Json:
 
 
 def table_json(table: Table) -> Json:
-    """A table's raw values, for its CSV file."""
+    """A table's raw values, for its CSV file; long texts, such as tracebacks, by their ends."""
     keys = [column.key for column in table.columns]
     return {
         "name": plain(table.name),
@@ -67,6 +70,8 @@ def _number(value: object) -> float | int | None:
 
 
 def _cell(value: object) -> str | float | int | bool | None:
+    if isinstance(value, str) and len(value) > _LONGEST:
+        return f"... {value[-_LONGEST:]}"
     if value is None or isinstance(value, bool | str):
         return value
     return _number(value) if isinstance(value, int | float) else str(value)

@@ -380,3 +380,10 @@ def test_the_help_fits_a_screen_and_shows_examples(capsys):
     assert said.startswith("Usage: python -m search.pick [OPTIONS] RUN")
     assert "python -m search.pick runs/digits --max-macs 50%\n" in said
     assert len(said.splitlines()) <= 40
+
+
+def test_choosing_on_test_is_warned_of(run, capsys):
+    assert command(run, "--best", "saved_test") == 0
+    assert "chosen on test" in capsys.readouterr().err
+    assert command(run, "--best", "score") == 0
+    assert not capsys.readouterr().err

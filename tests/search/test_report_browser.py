@@ -26,7 +26,6 @@ from made_run import DENSE, EMPTY, GROUPS, POINTS, make_point, make_result, make
 
 from search.latencies import Measurement, write_latencies
 from search.pick.choose import Limits, pick_point
-from search.pick.columns import columns
 from search.report import write_report
 from search.report.data import load_run
 from search.report.page import render_page
@@ -56,7 +55,7 @@ def run(tmp_path_factory):
 def test_the_slider_chooses_what_pick_chooses(chromium, run, budget):
     with opened(chromium, run) as page:
         slide(page, budget)
-        expected = pick_point(columns(RESULT), Limits(max_macs=f"{budget}%"))
+        expected = pick_point(RESULT, Limits(max_macs=f"{budget}%"))
         assert chosen(page) == expected.id
         assert page.url.endswith(f"#{expected.id}")
         assert page.inner_text("#budget-text") == f"{budget}%"
