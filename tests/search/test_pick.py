@@ -170,7 +170,7 @@ FRACTION = "must lie between 0% and 100%, like 93% or 0.93."
         (["--best", "macs", "--knee"], "--best 'macs': takes no --knee beside it."),
         (
             ["--knee", "--max-macs", "30%"],
-            "--knee : needs at least three networks to choose among, found 2.",
+            "--knee: needs at least three networks to choose among, found 2.",
         ),
     ],
 )
