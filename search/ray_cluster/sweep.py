@@ -12,6 +12,7 @@ import ray
 
 from evaluators.options import OptionError
 from evaluators.precision import Precision
+from search.latency_options import has_latency
 from search.limits import Budget, parse_seconds
 from search.ray_cluster.capacity import Capacity
 from search.ray_cluster.connection import check_nodes, check_resources, connected, default_gpu
@@ -101,6 +102,9 @@ def sweep(config: RunConfig, folder: Path) -> Iterator[Sweep]:
         resources = parse_resources(config.resources, default, range(1, config.max_rung + 1))
         if Budget.parse(config.budget).gpu_hours is not None and not any(r.gpu for r in resources.values()):
             raise OptionError("budget", config.budget, "GPU hours need a GPU: --resources gpu=1.")
+        if has_latency(config) and len({needed.gpu > 0 for needed in resources.values()}) > 1:
+            rule = "latency as an objective needs GPUs on every rung, or on none."
+            raise OptionError("resources", ",".join(config.resources), rule)
         if config.device == "cpu" and any(needed.gpu for needed in resources.values()):
             raise OptionError("device", config.device, "--resources ask for a GPU.")
         if (config.device or "cpu") != "cpu" and not all(needed.gpu for needed in resources.values()):

@@ -80,6 +80,10 @@ def test_bad_options_are_one_line_and_nothing_is_written(
             "--resources gpu=4,cpu=4,workers=4: no node can ever give that on rung 3; the largest of 2 has ",
         ),
         (["--budget", "2gpuh"], "--budget 2gpuh: GPU hours need a GPU: --resources gpu=1."),
+        (
+            ["--objectives", "top1,macs,latency_ms", "--resources", "3:gpu=1"],
+            "--resources 3:gpu=1: latency as an objective needs GPUs on every rung, or on none.",
+        ),
         (["--logger", "mlflow"], "--logger mlflow: can not be used: No module named"),
         (["--storage-path", "/proc/none"], "--storage-path /proc: can not be written to: "),
     ],

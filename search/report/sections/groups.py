@@ -34,7 +34,7 @@ def groups(run: Run) -> Section | None:
     if found is None:
         unknown = (
             f"Not known: PED-ANOVA needs {LEAST} evaluations on rung 1 that differ in score and parameters; "
-            f"this run has {len(entries)}."
+            f"this run has {len(entries)}{', which do not differ' if len(entries) >= LEAST else ''}."
         )
         return Section("groups", _TITLE, (unknown,))
     finding, note = _finding(found), _note(len(entries), metric.title)

@@ -69,6 +69,8 @@ def _words(run: Run, added: NDArray[np.float64], when: NDArray[np.float64]) -> t
         f"The final front has hypervolume {own.value:.4f}, up to the reference point {corner} (costs as "
         "shares of dense)."
     )
+    if set(own.reference) != {"macs", "score"}:
+        final += " Rung 1 is shown over MACs and the score alone, so the two can not be compared."
     if total <= 0:
         return ("No evaluation of rung 1 dominates any area up to the reference point.", final)
     near = int(np.searchsorted(np.cumsum(added), _NEARLY * total))
