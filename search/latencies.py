@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from search.finite import is_finite
-from search.whole import write_whole
+from search.whole import read_rows, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -65,16 +65,7 @@ def read_latencies(folder: Path) -> tuple[Measurement, ...]:
     Raises:
         ValueError: If the file is not what it should be.
     """
-    path = folder / FILE
-    if not path.is_file():
-        return ()
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["schema"] != SCHEMA:
-            raise ValueError(f"`schema` must be {SCHEMA}")
-        found = tuple(Measurement(**row) for row in raw["measurements"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{FILE} can not be read ({error})") from error
+    found = read_rows(folder / FILE, SCHEMA, "measurements", Measurement)
     for row in found:
         numbers = (row.threads, row.batch, row.median_ms, row.spread_ms, row.ratio, row.repeats)
         if not all(isinstance(text, str) for text in (row.id, row.backend, row.device, row.machine)):

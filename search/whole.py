@@ -1,13 +1,40 @@
-"""Files that appear whole or not at all, in folders that strangers may have prepared."""
+"""Files in folders that strangers may have prepared: they appear whole or not at all, and are read with care."""
 
 from __future__ import annotations
 
+import json
 import os
 import tempfile
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
+
+Row = TypeVar("Row")
+
+
+def read_rows(path: Path, schema: int, key: str, make: Callable[..., Row]) -> tuple[Row, ...]:
+    """What a JSON file ``{"schema": ..., key: [{...}, ...]}`` lists; nothing where there is no such file.
+
+    Args:
+        path: The file.
+        schema: Its version.
+        key: Of the list.
+        make: Takes an object's members as keyword arguments; may raise ``ValueError``.
+
+    Raises:
+        ValueError: If the file is not what it should be; names the file.
+    """
+    if not path.is_file():
+        return ()
+    try:
+        raw = json.loads(path.read_text(encoding="utf-8"))
+        if raw["schema"] != schema:
+            raise ValueError(f"`schema` must be {schema}")
+        return tuple(make(**row) for row in raw[key])
+    except (ValueError, TypeError, KeyError, AttributeError) as error:
+        raise ValueError(f"{path.name} can not be read ({error})") from error
 
 
 def write_whole(path: Path, content: bytes | str) -> None:

@@ -12,11 +12,11 @@ metric, a fraction for top-1, on the split that ``split`` names: ``test`` or ``h
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from search.finite import is_finite
+from search.whole import read_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -61,13 +61,4 @@ def read_peers(folder: Path) -> tuple[Peer, ...]:
     Raises:
         ValueError: If the file is not what it should be.
     """
-    path = folder / FILE
-    if not path.is_file():
-        return ()
-    try:
-        raw = json.loads(path.read_text(encoding="utf-8"))
-        if raw["schema"] != SCHEMA:
-            raise ValueError(f"`schema` must be {SCHEMA}")
-        return tuple(Peer(**row) for row in raw["points"])
-    except (ValueError, TypeError, KeyError, AttributeError) as error:
-        raise ValueError(f"{FILE} can not be read ({error})") from error
+    return read_rows(folder / FILE, SCHEMA, "points", Peer)
