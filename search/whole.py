@@ -1,4 +1,4 @@
-"""Files in folders that strangers may have prepared: they appear whole or not at all, and are read with care."""
+"""Files in folders that strangers may have prepared: written whole or not at all, and read with care."""
 
 from __future__ import annotations
 
