@@ -14,17 +14,17 @@ class OptionError(ValueError):
 
     Args:
         option: The option's name without dashes, e.g. ``"data-root"``.
-        value: What was given; empty for a flag.
+        value: What was given; ``None`` for a flag.
         rule: What would have been right.
     """
 
     def __init__(self, option: str, value: object, rule: str) -> None:
-        super().__init__(f"--{option}{f' {value}' if value != '' else ''}: {rule}")
+        super().__init__(f"--{option}{'' if value is None else f' {value}'}: {rule}")
         self.option, self.value, self.rule = option, value, rule
 
-    def __reduce__(self) -> tuple[type[OptionError], tuple[str, str, str]]:
+    def __reduce__(self) -> tuple[type[OptionError], tuple[str, str | None, str]]:
         """It may travel from a worker, where the value may be anything."""
-        return type(self), (self.option, str(self.value), self.rule)
+        return type(self), (self.option, None if self.value is None else str(self.value), self.rule)
 
 
 def choose(option: str, value: str, names: Iterable[str]) -> str:

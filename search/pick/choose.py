@@ -104,7 +104,9 @@ def knee(points: Sequence[Point]) -> Point:
     """
     points = sorted(points, key=lambda point: point.macs)
     if len(points) < 3:
-        raise OptionError("knee", "", f"needs at least three networks to choose among, found {len(points)}.")
+        raise OptionError(
+            "knee", None, f"needs at least three networks to choose among, found {len(points)}."
+        )
     first, last = points[0], points[-1]
 
     def above(point: Point) -> float:

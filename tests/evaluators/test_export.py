@@ -109,7 +109,10 @@ def test_the_plain_loader_makes_the_network_without_espalier(family: str, tmp_pa
     with torch.inference_mode():
         wanted = small(inputs)
     assert wanted.abs().max() > 0.01
-    assert torch.equal(torch.load(tmp_path / "outputs", weights_only=True), wanted)
+    # Another process may have other threads, which change the last bits.
+    torch.testing.assert_close(
+        torch.load(tmp_path / "outputs", weights_only=True), wanted, rtol=1e-5, atol=1e-6
+    )
     # What says more than the run's own document is read by `rebuild` as well.
     again = rebuild(make(), tmp_path).eval()
     with torch.inference_mode():

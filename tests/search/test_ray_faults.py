@@ -134,7 +134,7 @@ def test_a_run_may_change_its_executor(nodes, tmp_path) -> None:
     wait_for(lambda: len(ended(folder)) >= 3, process)
     process.send_signal(signal.SIGINT)
     output, _ = process.communicate(timeout=PATIENCE)
-    assert process.returncode == 1
+    assert process.returncode == 1, output
     assert output.splitlines()[-1].startswith("search.run: stopped; continue with: ")
     run(folder, "--resume", "--executor", "local")
     check_nothing_twice(folder)
