@@ -13,7 +13,6 @@ from ray import tune
 from evaluators.checkpoint import TRAININGS
 from search.ray_cluster.capacity import Capacity
 from search.ray_cluster.hooks import OnDefect, Promotions, Watch, trial_name
-from search.ray_cluster.interrupt import heard
 from search.ray_cluster.source import Source
 from search.ray_cluster.work import WEIGHTS
 from search.ray_cluster.worker import SHARED, EvaluationTrial, Plan, placement
@@ -78,7 +77,6 @@ class RayExecutor:
             f"{self.timeout or 0:g} s",
             self.retries,
         )
-        watch = Watch(source, self.timeout)
         trainable = tune.with_parameters(
             EvaluationTrial, plan=self.plan, storage=str(self.storage), versions=installed_versions()
         )
@@ -97,15 +95,13 @@ class RayExecutor:
                 name=_EXPERIMENT,
                 storage_path=str(self.storage),
                 checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-                callbacks=[watch, *self.callbacks],
+                callbacks=[Watch(source, self.timeout), *self.callbacks],
                 stop=OnDefect(source),
                 verbose=0,
             ),
         )
         try:
-            with heard() as interrupted:
-                watch.interrupted = interrupted
-                tuner.fit()
+            tuner.fit()
         finally:
             source.close()
             for pickled in (self.storage / _EXPERIMENT).rglob("*.pkl"):

@@ -15,8 +15,6 @@ from ray.tune.schedulers import TrialScheduler
 from search.progress import Fleet
 
 if TYPE_CHECKING:
-    import threading
-
     from ray.actor import ActorHandle
     from ray.tune.experiment import Trial
 
@@ -114,7 +112,6 @@ class Watch(Callback):
         self._source, self._timeout = source, timeout
         self._since: dict[str, tuple[float, Trial]] = {}
         self._looked = 0.0
-        self.interrupted: threading.Event | None = None
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as above."""
@@ -140,8 +137,6 @@ class Watch(Callback):
         if now - self._looked < _LOOK_SECONDS:
             return
         self._looked = now
-        if self.interrupted is not None and self.interrupted.is_set():
-            raise KeyboardInterrupt
         self._tell()
         if self._timeout is None:
             return
