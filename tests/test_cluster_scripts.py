@@ -226,7 +226,7 @@ def node(tmp_path: Path) -> SlurmNode:
 
 
 def finish(process: subprocess.Popen[str]) -> tuple[int, str]:
-    _, errors = process.communicate(timeout=240)
+    _, errors = process.communicate(timeout=60)
     return process.returncode, errors
 
 

@@ -46,8 +46,6 @@ def report(run: Path, figures: bool, watch: bool, every: str | None) -> None:
             watch_run(run, seconds, click.echo, figures=figures)
         else:
             write_run(load_run(run), figures=figures)
-    except OptionError:
-        raise
     except ValueError as error:
         raise click.UsageError(f"{run}: {error}") from error
     except PermissionError as error:

@@ -340,7 +340,7 @@ def test_a_run_is_made_shown_extended_and_reported_without_a_password_in_any_fil
     code, out, err = call("runs/stripes", command=report)
     assert (code, out) == (2, "")
     assert re.fullmatch(
-        rf"search\.run: --storage {re.escape(url)}: this database can not be used \(.+\)\.\n",
+        rf"search\.run: runs/stripes: --storage {re.escape(url)}: this database can not be used \(.+\)\.\n",
         err,
     )
 
