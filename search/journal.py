@@ -12,10 +12,12 @@ from optuna.storages import JournalStorage
 from optuna.storages.journal import JournalFileBackend
 
 from evaluators.options import OptionError
+from search.interrupt import held_back
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+    from typing import Any
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +92,15 @@ class Journal:
 
 def open_journal(folder: Path) -> JournalStorage:
     """The run's record; a torn last line is left out. Mend the journal before the first write."""
-    return JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    return JournalStorage(_Backend(str(folder / JOURNAL)))
+
+
+class _Backend(JournalFileBackend):
+    """Optuna's, where Ctrl-C neither tears a line nor meets the lock half released."""
+
+    def append_logs(self, logs: list[dict[str, Any]]) -> None:
+        with held_back():
+            super().append_logs(logs)
 
 
 def mend_journal(folder: Path) -> None:

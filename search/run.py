@@ -21,6 +21,7 @@ from search.conduct import announce, conduct
 from search.config import EXTENDABLE, RunConfig, check_equal, option_name
 from search.drive import finished_result
 from search.help import SectionedCommand
+from search.interrupt import held_back
 from search.journal import RUNGS
 from search.latency_options import check_latency_options, has_latency, latency_options, parse_backends
 from search.limits import Budget, memory_bytes
@@ -364,10 +365,11 @@ def _changed(config: RunConfig) -> list[str]:
 def _create(folder: Path, config: RunConfig) -> None:
     """Make the run folder with its settings; it appears whole or not at all."""
     folder.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    config.save(partial)
-    partial.chmod(0o755)
-    os.rename(partial, folder)
+    with held_back():
+        partial = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+        config.save(partial)
+        partial.chmod(0o755)
+        os.rename(partial, folder)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from evaluators.options import OptionError
@@ -12,9 +10,11 @@ from search.inspect.layout import draw
 from search.inspect.page import page
 from search.inspect.png import png
 from search.inspect.svg import svg
+from search.whole import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from search.inspect.inspection import Inspection
 
@@ -41,13 +41,4 @@ def check_picture(path: Path) -> None:
 
 def write_picture(path: Path, found: Inspection) -> None:
     """Write the file, whole or not at all."""
-    content = FORMS[path.suffix](found)
-    number, partial = tempfile.mkstemp(dir=path.absolute().parent, prefix=f".{path.name}.")
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(content)
-        Path(partial).chmod(0o644)
-        os.replace(partial, path)
-    except BaseException:
-        Path(partial).unlink()
-        raise
+    write_whole(path, FORMS[path.suffix](found))
