@@ -22,6 +22,14 @@ METHODS: dict[int, tuple[Method, ...]] = {
 #: The method by whose scores a rung's candidates are compared and promoted: on rung 1 a quick re-fit.
 SEARCHED: dict[int, Method] = {1: "refit", 2: "finetune"}
 
+#: Methods that take no training step, so that there is nothing to go on with after a kill.
+UNTRAINED: frozenset[Method] = frozenset({"refit", "careful"})
+
+
+def evaluation_name(candidate: str, rung: int, method: str, seed: int) -> str:
+    """Name of an evaluation, different for each of a run; it does as a file name."""
+    return f"{candidate}-{rung}-{method}-{seed}"
+
 
 @dataclass(frozen=True, slots=True)
 class Evaluation:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from evaluators.cache import fingerprint
 from evaluators.criteria import keep_order, kept_units
-from evaluators.evaluation import METHODS, SEARCHED, Evaluation, Method, Outcome
+from evaluators.evaluation import METHODS, SEARCHED, UNTRAINED, Evaluation, Method, Outcome, evaluation_name
 from evaluators.flops import count_macs
 from evaluators.precision import at_rest
 from evaluators.scoring import evaluate
@@ -42,8 +42,9 @@ class Ladder:
         refit: Mends networks after the cut.
         precision: How networks are trained and scored below rung 3.
         on_step: Called after each training step with the steps done and the steps in all.
-        checkpoints: Name of a training -> where it leaves its state, so that it can be interrupted; a name
-            does as a file name. Without, an interrupted training starts over.
+        checkpoints: Name of an evaluation -> where its training leaves its state, so that it can be
+            interrupted. Without, an interrupted training starts over. The state stays when the training is
+            done: whoever has put the evaluation on record deletes it.
         shards: Who shares the trainings; all evaluate the same.
         latency: Times networks, where latency is an objective.
     """
@@ -85,17 +86,15 @@ class Ladder:
             self.refit.thorough(model, kept)
         else:
             fresh(model, self.task, training_seed(method, seed))
-        checkpoints, before = None, 0.0
-        if method not in ("refit", "careful"):
-            name = f"{candidate.id}-{rung}-{method}-{seed}"
+        before = 0.0
+        if method not in UNTRAINED:
+            name = evaluation_name(candidate.id, rung, method, seed)
             checkpoints = self.checkpoints(name) if self.checkpoints else None
             units = {group: k.tolist() for group, k in kept.items()}
             origin = fingerprint(name, self._dense_fingerprint, units) if checkpoints else ""
             before = self._train(model, candidate, rung, method, seed, checkpoints, origin)
         precision = self.precision.exact if rung == 3 else self.precision
         score = evaluate(model, self.task, self.task.holdout, precision)
-        if checkpoints is not None and self.shards.rank == 0:
-            checkpoints.delete()
         at_rest(model)
         latency_ms = None
         if self.latency is not None and self.shards.rank == 0:

@@ -29,6 +29,7 @@ import ray  # noqa: E402 - it reads the environment when it is imported
 from ray.tune import Callback  # noqa: E402
 from torch import nn  # noqa: E402
 
+from evaluators.checkpoint import CheckpointFolder  # noqa: E402
 from search.config import RunConfig  # noqa: E402
 from search.encoding import Encoding  # noqa: E402
 from search.jobs import Run  # noqa: E402
@@ -148,7 +149,7 @@ def sweep(times: list[float], evaluations: int, sampler: str, max_rung: int) -> 
     with tempfile.TemporaryDirectory() as folder:
         book = Book(open_journal(Path(folder)), encoding.distributions)
         weights = Weights(Path(folder) / "finals", problem)
-        run = Run(problem, config, encoding, book, weights, Silent(), Clock())
+        run = Run(problem, config, encoding, book, weights, Silent(), CheckpointFolder(Path(folder)), Clock())
         executor = RayExecutor(
             partial(sleeping_work, times),
             dict.fromkeys((1, 2, 3), Resources(1)),

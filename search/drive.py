@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 from typing import TYPE_CHECKING
 
-from evaluators.checkpoint import TRAININGS
+from evaluators.checkpoint import TRAININGS, CheckpointFolder
 from search.finals import Finals
 from search.finish import FRONT, finish, write_front
 from search.forecast import expected_counts
@@ -67,7 +67,8 @@ def drive(
     storage = storage or storage_of(folder, config)
     book = Book(storage.open(), encoding.distributions, storage.study_name, encoding.objectives)
     weights = Weights(folder / "finals", problem)
-    run = Run(problem, config, encoding, book, weights, progress, clock, gpus or {})
+    trainings = CheckpointFolder(folder / TRAININGS)
+    run = Run(problem, config, encoding, book, weights, progress, trainings, clock, gpus or {})
     note_start(book, problem, encoding, warnings)
     progress.expect(expected_counts(config))
     for record in book.all_records():

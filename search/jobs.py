@@ -9,7 +9,8 @@ from dataclasses import dataclass, field, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Protocol
 
-from evaluators.evaluation import METHODS, SEARCHED
+from evaluators.checkpoint import Checkpoints
+from evaluators.evaluation import METHODS, SEARCHED, UNTRAINED, evaluation_name
 from search.front import front
 from search.limits import Budget
 from search.objectives import LATENCY
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
     from search.weights import Weights
 
 logger = logging.getLogger(__name__)
+
+#: Where trainings leave their state, by the name of their evaluation.
+Trainings = Callable[[str], Checkpoints]
 
 #: A run whose first evaluations all fail has a defect that more of them will not mend.
 HOPELESS = 3
@@ -63,6 +67,16 @@ class Job:
     def key(self) -> tuple[str, int, Method, int]:
         """What :meth:`search.study.Book.find` knows it by."""
         return self.candidate.id, self.rung, self.method, self.seed
+
+    @property
+    def name(self) -> str:
+        """Of the evaluation."""
+        return evaluation_name(*self.key)
+
+    def forget_training(self, trainings: Trainings) -> None:
+        """Call it when the evaluation is on record, or given up: a kill before that costs no training."""
+        if self.method not in UNTRAINED:
+            trainings(self.name).delete()
 
 
 class Jobs(Protocol):
@@ -96,6 +110,7 @@ class Run:
         weights: Where networks of the highest rung are kept.
         progress: Who is told.
         clock: Where time goes.
+        trainings: Of evaluations that are made here.
         gpus: That one evaluation occupies, by rung.
     """
 
@@ -105,6 +120,7 @@ class Run:
     book: Book
     weights: Weights
     progress: Progress
+    trainings: Trainings
     clock: Clock = field(default_factory=Clock)
     gpus: Mapping[int, float] = field(default_factory=dict)
     #: Records are only ever added: by rung, how many were looked at, and what was made of them.

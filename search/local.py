@@ -30,3 +30,4 @@ def execute(run: Run, jobs: Jobs) -> None:
                 raise
         else:
             jobs.done(job, record)
+        job.forget_training(run.trainings)

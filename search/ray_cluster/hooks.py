@@ -171,7 +171,7 @@ class Watch(Callback):
 def trial_name(trial: Trial) -> str:
     """Readable where Tune's loggers tell it, and different for each evaluation of a run."""
     again = f"-again-{trial.config['attempt']}" if trial.config["attempt"] else ""
-    return "{candidate}-{rung}-{method}-{seed}".format(**trial.config) + again
+    return f"{trial.config['name']}{again}"
 
 
 def _reason(trial: Trial) -> str:

@@ -14,6 +14,7 @@ from ray.tune.search import Searcher
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 
+from evaluators.checkpoint import TRAININGS, CheckpointFolder
 from evaluators.evaluation import METHODS, Evaluation
 from search.jobs import phase_of
 from search.ray_cluster.work import weights_file
@@ -94,6 +95,7 @@ class Source(Searcher):
         super().__init__()  # what is better is not for Tune to know
         self.run, self.capacity = run, capacity
         self._jobs, self._resources, self._storage = jobs, resources, storage
+        self._trainings = CheckpointFolder(storage / TRAININGS)
         self._workers, self._timeout, self._retries = workers, timeout, retries
         self.running: dict[str, Running] = {}
         #: What ends the sweep: a defect of the driver, or workers that die whatever they do.
@@ -241,12 +243,14 @@ class Source(Searcher):
             self._failed(entry.job, f"{type(error).__name__}: {error}")
             return
         self._jobs.done(entry.job, record)
+        entry.job.forget_training(self._trainings)
         if entry.order.keep:
             path.unlink(missing_ok=True)
 
     def _failed(self, job: Job, trace: str) -> None:
         if self._jobs.failed(job, trace):
             self.defect = RuntimeError(f"Every evaluation so far failed; the last one:\n{trace}")
+        job.forget_training(self._trainings)
 
     def _count_time(self) -> None:
         """Split the time that went by among the phases of what ran."""

@@ -33,6 +33,7 @@ class Order:
     """A job as it travels: plain values, which loggers of Tune can write down.
 
     Attributes:
+        name: Of the evaluation.
         candidate: The candidate's id.
         rung: Fidelity.
         method: Where the weights come from.
@@ -47,6 +48,7 @@ class Order:
         token: Different for each order: files of one that was believed dead are not those of the next.
     """
 
+    name: str
     candidate: str
     rung: int
     method: str
@@ -60,15 +62,11 @@ class Order:
     attempt: int
     token: str
 
-    @property
-    def name(self) -> str:
-        """Of the evaluation."""
-        return f"{self.candidate}-{self.rung}-{self.method}-{self.seed}"
-
     @classmethod
     def of(cls, job: Job, resources: Resources, *, keep: bool, attempt: int = 0) -> Order:
         """Of a job and what it may occupy."""
         return cls(
+            job.name,
             job.candidate.id,
             job.rung,
             job.method,

@@ -301,7 +301,12 @@ def test_an_interrupted_evaluation_goes_on_and_leaves_nothing(
     assert same_state(state(again.model), state(wanted.model))
     assert again.evaluation.score == wanted.evaluation.score
     assert steps[7:10] == [8, 9, 10]
-    assert not list((tmp_path / "trainings").iterdir())
+    steps_before = len(steps)
+    once_more = fresh().evaluate(which, rung=3, method=method, seed=1)  # killed before it was on record
+    assert len(steps) == steps_before
+    assert same_state(state(once_more.model), state(wanted.model))
+    assert once_more.evaluation.score == wanted.evaluation.score
+    assert [path.name for path in (tmp_path / "trainings").iterdir()] == [file.name]
 
 
 def test_a_dense_training_goes_on(tmp_path: Path) -> None:

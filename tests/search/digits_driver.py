@@ -35,17 +35,22 @@ POINTS = {
     "at-promotion": (Book, "add", False),
     "after-promotion": (Book, "add", True),
     "between-weights-and-record": (Weights, "keep", True),
+    "between-training-and-record": (Weights, "keep", False),
     "saving-the-front": (search.finish, "write_architecture", True),
     "before-report": (search.drive, "write_report", False),
     "in-report": (search.report.write, "write_whole", True),
 }
 
 
+#: Where a training has left a checkpoint that is not on record yet.
+TRAINING = ("in-a-training-step", "between-training-and-record")
+
+
 def start(arguments: Sequence[str], kill: tuple[str, int] | None) -> None:
     """Entry point of the process; exits with the command's code."""
     if kill:
         owner, name, finished_first = POINTS[kill[0]]
-        if kill[0] == "in-a-training-step":  # these trainings are shorter than the pace of checkpoints
+        if kill[0] in TRAINING:  # these trainings are shorter than the pace of checkpoints
             search.conduct.CheckpointFolder = functools.partial(CheckpointFolder, every_seconds=0)
         kill_at(owner, name, kill[1], finished_first=finished_first)
     with open(os.devnull, "w") as sink:
