@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import os
 from typing import TYPE_CHECKING, Any
 
 import psycopg
@@ -54,10 +55,12 @@ class Postgres:
     Args:
         address: The database. Nothing secret of it is kept in a URL, so none can be in a message.
         run: Name of the run, the same wherever its folder is.
+        wary: Whether somebody else may have chosen the address. Nothing that asks for a password in plain
+            text is told one then, unless ``PGREQUIREAUTH`` allows it.
     """
 
-    def __init__(self, address: Address, run: str) -> None:
-        self._address, self._run = address, run
+    def __init__(self, address: Address, run: str, *, wary: bool = False) -> None:
+        self._address, self._run, self._wary = address, run, wary
         self._lock: psycopg.Connection[Any] | None = None
         self._opened: list[RDBStorage] = []
         self._is_lost = False
@@ -122,7 +125,11 @@ class Postgres:
                 raise OptionError("storage", self._address.url, str(error)) from None
 
     def _parameters(self) -> dict[str, Any]:
-        return {**_DEFAULTS, **conninfo_to_dict(self._address.url), **self._address.secrets}
+        found = {**_DEFAULTS, **conninfo_to_dict(self._address.url), **self._address.secrets}
+        if self._wary:
+            allowed = os.environ.get("PGREQUIREAUTH", "!password")
+            found["require_auth"] = allowed  # in the place of what the address says
+        return found
 
     def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(autocommit=True, **self._parameters())

@@ -58,6 +58,8 @@ def storage_of(folder: Path, config: RunConfig, address: Address | None = None) 
 def storage_in(folder: Path) -> Storage:
     """The record of the run in ``folder``, for readers, as its ``config.json`` says; a journal without one.
 
+    The folder may be a stranger's: a database that it names is told no password in plain text.
+
     Raises:
         ValueError: If ``config.json`` is no JSON object.
         OptionError: If what the record needs is not installed.
@@ -67,14 +69,17 @@ def storage_in(folder: Path) -> Storage:
     if not isinstance(raw, dict):
         raise ValueError(f"{CONFIG} must hold a JSON object.")
     named = {name: raw[name] for name in ("storage", "run_name") if name in raw}
-    return storage_of(folder, RunConfig(**named))
+    config = RunConfig(**named)
+    if config.storage is None:
+        return Journal(folder)
+    return _postgres(Address.parse(config.storage), config.run_name, wary=True)
 
 
-def _postgres(address: Address, run: str) -> Storage:
+def _postgres(address: Address, run: str, *, wary: bool = False) -> Storage:
     try:
         from search.postgres import Postgres
     except ImportError:
         raise OptionError(
             "storage", address.url, "needs psycopg: install it with pip install 'espalier-nas[postgres]'."
         ) from None
-    return Postgres(address, run)
+    return Postgres(address, run, wary=wary)
