@@ -13,9 +13,9 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from evaluators.latency import Patience, Setting, check_backends
+from evaluators.latency import Patience, Setting, check_backends, check_threads
 from evaluators.options import OptionError
-from evaluators.precision import checked_device
+from evaluators.precision import checked_device, usable_cpus
 from evaluators.tasks import load_task
 from search.command import run_command
 from search.config import RunConfig
@@ -125,9 +125,9 @@ def _settings(
         sizes = [0]
     if min(sizes) < 1:
         raise OptionError("batch", batches, "give whole numbers of at least 1, such as 1,32.")
-    threads = int(config.precision.get("threads", 1)) if threads is None else threads
-    if threads < 1:
-        raise OptionError("threads", threads, "must be at least 1.")
+    if threads is None:
+        threads = min(int(config.precision.get("threads", 1)), usable_cpus())
+    check_threads("threads", threads)
     return [Setting(name, size, threads, device) for name in names for size in dict.fromkeys(sizes)]
 
 

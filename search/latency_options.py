@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from evaluators.latency import BACKENDS, Setting, check_backends
+from evaluators.latency import BACKENDS, Setting, check_backends, check_threads
 from evaluators.options import OptionError, choose
 from search.objectives import COSTS, LATENCY
 
@@ -75,10 +75,18 @@ def check_latency_options(config: RunConfig) -> None:
     """
     if config.latency_batch < 1:
         raise OptionError("latency-batch", config.latency_batch, "must be at least 1.")
-    if config.latency_threads is not None and config.latency_threads < 1:
-        raise OptionError("latency-threads", config.latency_threads, "must be at least 1.")
     if has_latency(config) and not config.latency:
         raise OptionError("latency", NONE, "latency_ms is an objective; name a backend.")
+
+
+def check_latency_threads(config: RunConfig) -> None:
+    """For a new run; one that goes on elsewhere keeps its number, so that what it measured stays comparable.
+
+    Raises:
+        OptionError: If this machine has fewer CPUs.
+    """
+    if config.latency_threads is not None:
+        check_threads("latency-threads", config.latency_threads)
 
 
 def check_latency_backends(config: RunConfig, driver_device: str) -> None:

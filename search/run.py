@@ -23,7 +23,13 @@ from search.drive import finished_result
 from search.help import SectionedCommand
 from search.interrupt import held_back
 from search.journal import RUNGS
-from search.latency_options import check_latency_options, has_latency, latency_options, parse_backends
+from search.latency_options import (
+    check_latency_options,
+    check_latency_threads,
+    has_latency,
+    latency_options,
+    parse_backends,
+)
 from search.limits import Budget, memory_bytes
 from search.objectives import parse_objectives
 from search.ray_cluster.options import CLUSTER_FIELDS, check_cluster_options, cluster_options
@@ -277,6 +283,7 @@ def _new(folder: Path, options: dict[str, Any]) -> RunConfig:
     config = RunConfig(**options, run_name=os.path.basename(os.path.abspath(folder)))
     config = replace(config, criteria=config.criteria or tuple(CRITERIA))
     _check(config)
+    check_latency_threads(config)
     return config
 
 

@@ -5,7 +5,7 @@ from evaluators.latency.estimate import Comparison, Patience, Timing, compare
 from evaluators.latency.measure import compare_models, machine_name
 from evaluators.latency.meter import LatencyMeter
 from evaluators.latency.runners import BACKENDS, check_backends
-from evaluators.latency.setting import Setting
+from evaluators.latency.setting import Setting, check_threads
 
 __all__ = [
     "BACKENDS",
@@ -15,6 +15,7 @@ __all__ = [
     "Setting",
     "Timing",
     "check_backends",
+    "check_threads",
     "compare",
     "compare_models",
     "hardware_divisor",

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from evaluators.options import OptionError
+from evaluators.precision import usable_cpus
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -28,3 +31,17 @@ class Setting:
     def is_gpu(self) -> bool:
         """Whether kernels run beside the process that starts them."""
         return self.device.startswith("cuda")
+
+
+def check_threads(option: str, threads: int) -> None:
+    """Whether so many can run at a time: more of them measure how they wait, and a great many crash PyTorch.
+
+    Args:
+        option: To be named in what is raised.
+        threads: Of this machine's CPUs.
+
+    Raises:
+        OptionError: If not.
+    """
+    if not 1 <= threads <= usable_cpus():
+        raise OptionError(option, threads, f"must be from 1 to {usable_cpus()}, the CPUs that are here.")

@@ -119,7 +119,7 @@ def _eigenvectors(
     # Not the mean: a sample's own Hessian.
     loss = task.compute_loss(pytree.tree_unflatten(leaves, structure), targets) * len(targets)
     slopes = torch.autograd.grad(loss, free, create_graph=True, materialize_grads=True)
-    slope = torch.cat([part.flatten(1) for part in slopes], dim=1)
+    slope = _rows(slopes)
     if not slope.requires_grad:
         return [], []
     sketch = _sketch(slope.shape[1], max(SKETCH, count), seed).to(slope)
@@ -127,7 +127,7 @@ def _eigenvectors(
         torch.autograd.grad((slope @ vector).sum(), free, retain_graph=True, materialize_grads=True)
         for vector in sketch.T
     ]
-    products = torch.stack([torch.cat([i.flatten(1) for i in image], 1) for image in images], dim=2).double()
+    products = torch.stack([_rows(image) for image in images], dim=2).double()
     # Nystrom: H is about (H S) (S' H S)^-1 (H S)'; exactly where S has full rank.
     values, rotation = torch.linalg.eigh(sketch.T.double() @ products)
     order = values.abs().argsort(dim=1, descending=True)[:, :count]
@@ -142,6 +142,11 @@ def _eigenvectors(
         for vector in vectors.unbind(dim=2)
     ]
     return list(values.sign().unbind(dim=1)), found
+
+
+def _rows(parts: Sequence[Tensor]) -> Tensor:
+    """``(n, numbers)``: what each sample has, also where that is one number of shape ``(n,)``."""
+    return torch.cat([part.reshape(len(part), -1) for part in parts], dim=1)
 
 
 def _sketch(size: int, count: int, seed: int) -> Tensor:

@@ -86,6 +86,24 @@ def test_it_is_the_gauss_newton_part_of_a_smooth_network() -> None:
     torch.testing.assert_close(found(model, [(x, y)], 3), wanted, rtol=1e-6, atol=1e-12)
 
 
+class OneNumber(Toy):
+    """A regression network: its outputs have no dimension beside that of the samples."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x)[:, 0]
+
+
+def test_outputs_may_be_one_number_per_sample() -> None:
+    def loss(outputs: Tensor, targets: Tensor) -> Tensor:
+        return (outputs - targets.double()).square().mean()
+
+    model, batches = OneNumber(), float64_data(24)
+    model.load_state_dict(toy_model().state_dict())
+    model = model.double().eval()
+    wanted = second_differences(model, batches, loss)
+    torch.testing.assert_close(found(model, batches, 3, loss=loss), wanted, rtol=1e-3, atol=1e-6)
+
+
 def test_fewer_probes_take_the_largest_directions() -> None:
     model, batches = toy_model().double(), float64_data(24)
     one, two, all_of_them = (found(model, batches, count) for count in (1, 2, 3))
