@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,9 @@ if TYPE_CHECKING:
 
 BAD_INPUT = 2
 INTERRUPTED = 1
+
+#: What a disk or its owner refuses is no defect of ours.
+_REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
 class CutOffError(OptionError):
@@ -32,7 +36,8 @@ def run_command(
         program: Shown in ``--help``; ``python -m`` and the name when ``None``.
 
     Returns:
-        Exit code: 0 done, 2 bad input, 1 interrupted. Any other exception is a defect and propagates.
+        Exit code: 0 done, 2 bad input, 1 interrupted, or a disk is full or may not be written to. Any other
+        exception is a defect and propagates.
     """
     try:
         outcome = command.main(
@@ -46,6 +51,11 @@ def run_command(
         return _say(name, str(error), INTERRUPTED)
     except OptionError as error:
         return _say(name, str(error), BAD_INPUT)
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        where = "" if error.filename is None else f"{error.filename}: "
+        return _say(name, f"{where}{error.strerror}; mend that, then call it again.", INTERRUPTED)
     except (click.Abort, KeyboardInterrupt):
         return _say(name, "interrupted.", INTERRUPTED)
     return outcome if isinstance(outcome, int) else 0

@@ -124,12 +124,12 @@ def compare(points: Sequence[Point], control: str, split: str) -> Comparison:
     by_id = {p.id: p for p in points if p.control_of is None}
     controls = [(p, p.control_of) for p in points if p.control_of and p.origin == f"control: {control}"]
     differences = [_score(by_id[beside], split) - _score(p, split) for p, beside in controls]
-    n = len(differences)
+    n, alike = len(differences), sum(p.id == beside for p, beside in controls)
     mean = statistics.fmean(differences) if n else 0.0
     if n < 2:
-        return Comparison(control, split, mean, None, None, n)
+        return Comparison(control, split, mean, None, None, n, alike)
     margin = float(stats.t.ppf(0.975, n - 1)) * statistics.stdev(differences) / n**0.5
-    return Comparison(control, split, mean, mean - margin, mean + margin, n)
+    return Comparison(control, split, mean, mean - margin, mean + margin, n, alike)
 
 
 def _count(records: Sequence[Record]) -> int:

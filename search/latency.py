@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import replace
 from functools import partial
@@ -85,6 +86,8 @@ def latency(
         raise click.UsageError(f"{run}: {error.rule}") from error
     except ValueError as error:
         raise click.UsageError(f"{run}: {error}") from error
+    if not os.access(run, os.W_OK):
+        raise click.UsageError(f"{run}: can not be written to.")
     device = checked_device(device or config.device)
     settings = _settings(config, backend, batch, threads, device)
     check_backends("backend", dict.fromkeys(setting.backend for setting in settings), device)
@@ -98,12 +101,12 @@ def latency(
     found = [
         row for setting in settings for row in _timed(task, run, chosen, setting, Patience(seconds=seconds))
     ]
-    write_latencies(run, found)
-    write_report(run)
     console = Console(width=None if sys.stdout.isatty() else _PLAIN_WIDTH)
     console.print(_table(result, found))
     for line in warnings(result, found):
         console.print(line, highlight=False, markup=False, soft_wrap=True)
+    write_latencies(run, found)
+    write_report(run)
     click.echo(f"wrote {run / FILE} and {run / 'report.html'}")
 
 

@@ -92,6 +92,8 @@ class Comparison:
         low: Lower end of the 95% interval (Student's t over the pairs); ``None`` for fewer than two pairs.
         high: Upper end.
         n: Number of pairs.
+        alike: Those of them in which both are one network: the search found just what the control is, and
+            the difference is zero.
     """
 
     control: str
@@ -100,6 +102,7 @@ class Comparison:
     low: float | None
     high: float | None
     n: int
+    alike: int = 0
 
     @property
     def conclusive(self) -> bool:

@@ -55,7 +55,7 @@ Examples:
     "--where",
     multiple=True,
     metavar="CONDITION",
-    help='COLUMN<=VALUE of front.csv or a latency, e.g. "width:stem>=8"; may be given again.',
+    help='COLUMN<=VALUE of front.csv or a latency, e.g. "width:conv1>=5"; may be given again.',
 )
 @click.option(
     "--best", metavar="COLUMN", help="Within the limits, the best by this column; costs the lowest."

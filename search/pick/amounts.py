@@ -52,7 +52,7 @@ def score(option: str, text: str, metric: Metric) -> float:
     """``93%``, ``93`` or ``0.93`` of a fraction; any other metric as it is.
 
     Raises:
-        OptionError: If it is no number, or a fraction outside 0 to 1.
+        OptionError: If it is no number, a fraction outside 0 to 1, or a percentage of what is no fraction.
     """
     try:
         number = float(text.removesuffix("%"))
@@ -60,7 +60,8 @@ def score(option: str, text: str, metric: Metric) -> float:
         number = math.nan
     is_percent = text.endswith("%") or (metric.is_fraction and number > 1)
     number = number / 100 if is_percent else number
-    if not math.isfinite(number) or (metric.is_fraction and not 0 <= number <= 1):
+    is_wrong = not 0 <= number <= 1 if metric.is_fraction else text.endswith("%")
+    if not math.isfinite(number) or is_wrong:
         rule = "must lie between 0% and 100%, like 93% or 0.93."
         raise OptionError(option, repr(text), rule if metric.is_fraction else "must be a number.")
     return number

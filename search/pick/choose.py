@@ -205,10 +205,10 @@ def _meeting(known: Columns, points: list[Point], text: str) -> list[Point]:
 
 def _condition(known: Columns, text: str) -> tuple[str, str, str]:
     """Column, operator and value; a column's own name may hold operators."""
-    for name in sorted(known.names, key=len, reverse=True):
+    for name in sorted([*known.names, *known.aliases], key=len, reverse=True):
         found = re.fullmatch(r"\s*(<=|>=|!=|==|<|>|=)\s*(.*\S)\s*", text.strip().removeprefix(name))
         if text.strip().startswith(name) and found:
-            return name, found[1], found[2]
+            return known.aliases.get(name, name), found[1], found[2]
     found = re.match(r"\s*([^<>=!]*[^<>=!\s])\s*[<>=!]", text)
     if found is None:
         raise OptionError("where", repr(text), "must be COLUMN<=VALUE, with <=, >=, <, >, = or !=.")
@@ -235,7 +235,8 @@ def _good_enough(result: Result, points: list[Point], limits: Limits) -> list[Po
     assert limits.min_score is not None
     option, metric = limits.min_score_option, Metric(result.metric)
     least = amounts.score(option, limits.min_score, metric)
-    good = [point for point in points if point.score >= least - 1e-12]
+    shown = metric.value(least)  # 91.17% takes the network that every table tells as 91.17%
+    good = [point for point in points if point.score >= least or metric.value(point.score) == shown]
     if not good:
         best = max(point.score for point in points)
         reachable = f"{math.floor(best * 1e4) / 100:.2f}%" if metric.is_fraction else repr(best)
@@ -247,8 +248,7 @@ def _good_enough(result: Result, points: list[Point], limits: Limits) -> list[Po
 
 def _best(known: Columns, points: list[Point], name: str) -> Point:
     """The best by one column; of equals the one with the higher score."""
-    if name == LATENCY and name not in known.names and len(known.latency_setups) == 1:
-        name = f"{LATENCY}:{known.latency_setups[0]}"
+    name = known.aliases.get(name, name)
     if name not in known.names:
         raise OptionError("best", repr(name), _unknown(known, name))
     numbers = [(point, number) for point in points if (number := known.number(point, name)) is not None]

@@ -57,6 +57,13 @@ class Columns:
         """How latencies of the front were measured, as the ends of their columns."""
         return [name.removeprefix(f"{LATENCY}:") for name in self.names if name.startswith(f"{LATENCY}:")]
 
+    @property
+    def aliases(self) -> dict[str, str]:
+        """Short names of latencies that were measured in one way only, and their columns."""
+        setups = self.latency_setups
+        short = (LATENCY, RATIO) if len(setups) == 1 else ()
+        return {name: f"{name}:{setups[0]}" for name in short if name not in self.names}
+
 
 def columns(result: Result, folder: Path | None = None) -> Columns:
     """Everything that a run folder says of its front.

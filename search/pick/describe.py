@@ -43,7 +43,7 @@ def describe_point(known: Columns, point: Point, folder: Path) -> str:
     chosen = [f"{name} x {n}" for name, n in Counter(point.criteria.values()).most_common()]
     rows.append(("criteria", ", ".join(chosen) or "none: nothing was removed"))
     weights = folder / "weights.safetensors"
-    saved = (folder / "architecture.json").is_file()
+    saved = folder.is_dir() and any(folder.iterdir())
     on_disk = f" ({file_size(weights.stat().st_size)} of weights)" if weights.is_file() else ""
     rows.append(("files", f"{folder}{on_disk}" if saved else "not saved; only the networks of the front are"))
     width = max(len(name) for name, _ in rows)

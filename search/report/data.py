@@ -245,7 +245,8 @@ def _check(result: Result) -> None:
         if not all(map(_is_known, (found.tau, found.low, found.high))):
             raise ValueError("a correlation needs finite numbers")
     for compared in result.comparisons:
-        if not is_finite(compared.mean) or not all(map(_is_known, (compared.low, compared.high))):
+        counted = (compared.mean, compared.n, compared.alike)
+        if not all(map(is_finite, counted)) or not all(map(_is_known, (compared.low, compared.high))):
             raise ValueError("a comparison needs finite numbers")
     if not all(isinstance(text, str) for text in (result.task, result.metric, *result.warnings)):
         raise ValueError("`task`, `metric` and `warnings` must be text")

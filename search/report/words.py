@@ -208,6 +208,8 @@ def verdict(comparison: Comparison, metric: Metric) -> str:
     """Whether the search beat a control, and by how much; a null result is called one."""
     where = f"{comparison.control} widths at equal MACs"
     pairs = f"{comparison.n} pair" + ("" if comparison.n == 1 else "s")
+    if comparison.alike:
+        pairs += f", {comparison.alike} of a network with itself"
     if comparison.n == 0:
         return f"Not known: no network was compared with {where}."
     if comparison.low is None or comparison.high is None:

@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import errno
+import os
+
 import click
 import pytest
 
@@ -16,6 +19,9 @@ def act(what, count):
         raise OptionError("what", "'refuse'", "must not\nbe refused.")
     if what == "interrupt":
         raise KeyboardInterrupt
+    if what in {"full", "closed", "gone"}:
+        code = {"full": errno.ENOSPC, "closed": errno.EROFS, "gone": errno.ENOENT}[what]
+        raise OSError(code, os.strerror(code), *(["runs/a/front.csv"] if what == "closed" else []))
     if what == "break":
         raise RuntimeError("a defect")
     if what == "fail":
@@ -31,6 +37,12 @@ def act(what, count):
         (["go", "--cuont", "1"], 2, "search.act: No such option '--cuont'. Did you mean '--count'?\n"),
         ([], 2, "search.act: Missing argument 'WHAT'.\n"),
         (["refuse"], 2, "search.act: --what 'refuse': must not be refused.\n"),
+        (["full"], 1, "search.act: No space left on device; mend that, then call it again.\n"),
+        (
+            ["closed"],
+            1,
+            "search.act: runs/a/front.csv: Read-only file system; mend that, then call it again.\n",
+        ),
         (["interrupt"], 1, "\nsearch.act: interrupted.\n"),
     ],
 )
@@ -56,3 +68,5 @@ def test_help_names_the_module(capsys):
 def test_a_defect_propagates():
     with pytest.raises(RuntimeError, match="a defect"):
         run_command(act, "search.act", ["break"])
+    with pytest.raises(FileNotFoundError):
+        run_command(act, "search.act", ["gone"])

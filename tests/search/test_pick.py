@@ -88,6 +88,15 @@ def test_a_metric_that_is_no_fraction_is_compared_as_it_is():
         OptionError, match=r"^--min-score 98: no network reaches it; the best psnr on holdout is 97\.25"
     ):
         picked_from(result, Limits(min_score="98"))
+    with pytest.raises(OptionError, match=r"^--min-score '95%': must be a number\."):
+        picked_from(result, Limits(min_score="95%"))
+
+
+def test_a_score_is_reached_as_it_is_shown():
+    points = tuple(replace(p, score=0.911666) if p.id == "c3" else p for p in POINTS)
+    result = make_result(points=points)
+    assert picked_from(result, Limits(min_score="91.17%", where=("macs>=48%",))) == "c3"
+    assert picked_from(result, Limits(min_score="91.18%", where=("macs>=48%",))) == "d4"
 
 
 SHARE = "must be a share of dense like 50%, or a number like 30M, above 0."
@@ -252,6 +261,8 @@ def test_measured_latencies_are_limits_and_columns(run, capsys):
     assert pick_point(known.result, Limits(max_latency_ms="1.4"), known).id == "c3"
     assert pick_point(known.result, Limits(max_latency_ms="75%"), known).id == "d4"
     assert pick_point(known.result, Limits(best="latency_ms"), known).id == "c3"
+    assert pick_point(known.result, Limits(where=("latency_ms<1.2", "macs<40%")), known).id == "b2"
+    assert pick_point(known.result, Limits(where=("latency_ratio > 45%",)), known).id == "d4"
     assert (
         pick_point(known.result, Limits(where=("latency_ratio:eager:cpu:2-threads:batch-1>45%",)), known).id
         == "d4"

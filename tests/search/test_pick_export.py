@@ -144,6 +144,14 @@ def test_the_cards_code_loads_the_network(small, tmp_path):
     assert done.stdout == "torch.Size([3, 10])\n", done.stderr
 
 
+def test_one_format_alone_is_told_as_saved(run, tmp_path, capsys):
+    point, target = load_result(run).points[0], tmp_path / "one"
+    assert command(run, "--id", point.id, "--export", "pt2", "--to", target) == 0
+    assert sorted(path.name for path in target.iterdir()) == ["README.md", "model.pt2"]
+    (files,) = (line for line in capsys.readouterr().out.splitlines() if line.startswith("files "))
+    assert files.split(maxsplit=1)[1] == str(target)
+
+
 def test_a_users_own_script_goes_on_training(small, tmp_path):
     copy = shutil.copytree(small, tmp_path / "copy")
     script = ROOT / "scripts" / "finetune_exported.py"

@@ -67,6 +67,13 @@ def test_the_verdict_calls_a_gain_a_loss_a_null_result_and_ignorance_by_name(num
     assert verdict(Comparison("uniform", "test", *numbers), TOP1).startswith(words)
 
 
+def test_pairs_of_a_network_with_itself_are_told():
+    said = verdict(Comparison("random", "test", 0.0, None, None, 1, alike=1), TOP1)
+    assert "from 1 pair, 1 of a network with itself, too few for an interval" in said
+    said = verdict(Comparison("uniform", "test", 0.02, 0.01, 0.03, 4, alike=2), TOP1)
+    assert said.endswith(", 4 pairs, 2 of a network with itself).")
+
+
 def test_a_null_result_gives_its_interval_and_pairs():
     said = verdict(Comparison("random", "test", 0.001, -0.01, 0.012, 4), TOP1)
     assert said.endswith("and the 95% interval \N{MINUS SIGN}1.00 to +1.20 (4 pairs) contains zero.")

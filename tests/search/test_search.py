@@ -314,5 +314,7 @@ def test_comparisons_are_paired_with_students_interval() -> None:
     assert (found.mean, found.n, found.conclusive) == (pytest.approx(0.02), 3, False)
     assert found.high == pytest.approx(0.02 + 4.302653 * 0.01 / 3**0.5)
     assert found.low == pytest.approx(0.02 - 4.302653 * 0.01 / 3**0.5)
+    alike = compare([*points, point("a", 0.9, "control: uniform", "a"), *controls], "uniform", "test")
+    assert (alike.n, alike.alike, found.alike) == (4, 1, 0)
     single = compare([*points, *controls], "random", "holdout")
     assert (single.mean, single.low, single.high, single.n) == (pytest.approx(0.4), None, None, 1)

@@ -71,13 +71,15 @@ def _table(comparisons: Sequence[Comparison], metric: Metric) -> Table:
         cells.signed("low", "95% from", metric),
         cells.signed("high", "to", metric),
         cells.plain("n", "pairs"),
+        cells.plain("alike", "of them with itself"),
     )
     rows = tuple(
-        {"control": c.control, "split": c.split, "mean": c.mean, "low": c.low, "high": c.high, "n": c.n}
+        {name: getattr(c, name) for name in ("control", "split", "mean", "low", "high", "n", "alike")}
         for c in comparisons
     )
     note = (
         "Paired over points, Student's t. The search chose its points on holdout, which flatters it there; "
-        "the controls were not chosen, and test chose nothing."
+        "the controls were not chosen, and test chose nothing. A pair of a network with itself is one where "
+        "the search found just the control's widths: a difference of zero."
     )
     return Table("controls", "Search minus controls, both splits", columns, rows, note)
