@@ -20,6 +20,10 @@ INTERRUPTED = 1
 _REFUSALS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM})
 
 
+class StoppedError(RuntimeError):
+    """A run can not go on, and what it has is on record; the message is one line."""
+
+
 class CutOffError(OptionError):
     """A run lost what an option names, through nobody's fault; it can be continued."""
 
@@ -36,8 +40,8 @@ def run_command(
         program: Shown in ``--help``; ``python -m`` and the name when ``None``.
 
     Returns:
-        Exit code: 0 done, 2 bad input, 1 interrupted, or a disk is full or may not be written to. Any other
-        exception is a defect and propagates.
+        Exit code: 0 done, 2 bad input, 1 interrupted or stopped, or a disk is full or may not be written to.
+        Any other exception is a defect and propagates.
     """
     try:
         outcome = command.main(
@@ -47,7 +51,7 @@ def run_command(
         )
     except click.ClickException as error:
         return _say(name, error.format_message(), BAD_INPUT)
-    except CutOffError as error:
+    except (CutOffError, StoppedError) as error:
         return _say(name, str(error), INTERRUPTED)
     except OptionError as error:
         return _say(name, str(error), BAD_INPUT)

@@ -50,6 +50,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: Of a run folder: decisions and their causes, failures with their tracebacks.
+LOG = "run.log"
+
 #: At the end of a run each network of the front is timed for at most so long.
 _FRONT = Patience(tolerance=0.02, seconds=0.5)
 #: For all of them together, nearly: a large network takes longer than it is given.
@@ -85,10 +88,11 @@ def conduct(console: Console, folder: Path, found: Survey, place: Workplace, sto
         storage: The record, locked by the caller.
 
     Raises:
-        RuntimeError: If no candidate could be evaluated, or fvcore's count differs from the closed form.
+        NothingSucceededError: If no candidate came through a rung.
+        RuntimeError: If fvcore's count differs from the closed form.
     """
     clock = Clock()
-    with driver_lock(folder), _log_to(folder / "run.log"):
+    with driver_lock(folder), _log_to(folder / LOG):
         found.config.save(folder)
         found.precision.apply()
         plan = forecast(found, None)

@@ -9,7 +9,7 @@ from evaluators.checkpoint import TRAININGS, CheckpointFolder
 from search.finals import Finals
 from search.finish import FRONT, finish, write_front
 from search.forecast import expected_counts
-from search.jobs import Executor, Run, phase_of
+from search.jobs import Executor, NothingSucceededError, Run, phase_of
 from search.journal import RUNGS
 from search.local import execute as execute_here
 from search.report import write_report
@@ -62,7 +62,8 @@ def drive(
         on_front: Called with the result before the report is written.
 
     Raises:
-        RuntimeError: If no candidate could be evaluated, or fvcore's count differs from the closed form.
+        NothingSucceededError: If no candidate came through a rung; continued, it is tried again.
+        RuntimeError: If fvcore's count differs from the closed form.
     """
     storage = storage or storage_of(folder, config)
     book = Book(storage.open(), encoding.distributions, storage.study_name, encoding.objectives)
@@ -75,8 +76,12 @@ def drive(
         progress.evaluated(record)
     for rung in RUNGS:
         clock.before[phase_of(rung)] += book.busy_seconds([rung])
-    execute(run, Schedule(run))
-    contenders = Finals(run).contenders(execute)
+    try:
+        execute(run, Schedule(run))
+        contenders = Finals(run).contenders(execute)
+    except NothingSucceededError as error:
+        book.try_again(error.rung)
+        raise
     progress.begin("the front is final: scoring on test")
     result = finish(run, contenders, folder, warnings)
     if on_front is not None:

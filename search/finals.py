@@ -69,7 +69,7 @@ class Finals:
             execute: Makes the evaluations that are missing.
 
         Raises:
-            RuntimeError: If nothing was evaluated that could be a point.
+            NothingSucceededError: If nothing was evaluated that could be a point.
         """
         points = self._rank_three() if self._rung == 3 else self._non_dominated()
         self._expect(points)
@@ -78,9 +78,7 @@ class Finals:
         proposed = [self._contender(record.candidate, record.origin, None) for record in points]
         complete = {contender.candidate.id for contender in proposed if contender.records}
         if not complete:
-            raise RuntimeError(
-                f"No candidate was evaluated on rung {self._rung}: the run's record has the failures."
-            )
+            raise self._run.nothing_succeeded(self._barrier())
         controls = [
             self._contender(candidate, f"control: {kind}", record.evaluation.candidate)
             for record in missing.with_controls
@@ -88,6 +86,10 @@ class Finals:
             for kind, candidate in self.controls(record).items()
         ]
         return [contender for contender in (*proposed, *controls) if contender.records]
+
+    def _barrier(self) -> int:
+        """The lowest rung that nothing came through."""
+        return next((rung for rung in range(1, self._rung) if not self._run.marks(rung)), self._rung)
 
     def jobs(self, candidate: Candidate, origin: str, control_of: str | None) -> list[Job]:
         """Every evaluation that a point or a control needs."""

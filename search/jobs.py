@@ -11,10 +11,12 @@ from typing import TYPE_CHECKING, Protocol
 
 from evaluators.checkpoint import Checkpoints
 from evaluators.evaluation import METHODS, SEARCHED, UNTRAINED, evaluation_name
+from search.command import StoppedError
 from search.front import front
 from search.limits import Budget
 from search.objectives import LATENCY
 from search.problem import Clock
+from search.reason import reason_of
 from search.study import Record
 
 if TYPE_CHECKING:
@@ -39,6 +41,24 @@ Trainings = Callable[[str], Checkpoints]
 
 #: A run whose first evaluations all fail has a defect that more of them will not mend.
 HOPELESS = 3
+
+
+class NothingSucceededError(StoppedError):
+    """No candidate came through a rung; more of them are not worth trying.
+
+    Args:
+        rung: Where.
+        failures: Tracebacks by candidate, the last one last.
+    """
+
+    def __init__(self, rung: int, failures: Mapping[str, str]) -> None:
+        last = f", the last with {reason_of([*failures.values()][-1])}" if failures else ""
+        super().__init__(f"no candidate came through rung {rung}: {len(failures)} failed{last}")
+        self.rung, self.failures = rung, failures
+
+    def __reduce__(self) -> tuple[type[NothingSucceededError], tuple[int, Mapping[str, str]]]:
+        """It is made again of what it was made of."""
+        return type(self), (self.rung, self.failures)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -185,12 +205,15 @@ class Run:
     def tell_failure(self, job: Job, trace: str) -> None:
         """Tell and log that an evaluation raised; recording is the caller's."""
         logger.error("candidate %s failed on rung %d\n%s", job.candidate.id, job.rung, trace)
-        reason = trace.rstrip().splitlines()[-1]
-        self.progress.say(f"candidate {job.candidate.id} failed on rung {job.rung}: {reason}")
+        self.progress.say(f"candidate {job.candidate.id} failed on rung {job.rung}: {reason_of(trace)}")
 
     def is_hopeless(self, rung: int) -> bool:
         """Whether several evaluations of a rung raised and none did not."""
         return not self.book.records(rung) and len(self.book.failures(rung)) >= HOPELESS
+
+    def nothing_succeeded(self, rung: int) -> NothingSucceededError:
+        """What ends a run in which no candidate came through a rung."""
+        return NothingSucceededError(rung, self.book.failures(rung))
 
     def _with_latency(self, candidate: Candidate, evaluation: Evaluation) -> Evaluation:
         """Networks of equal widths share the first measurement of their latency, whoever made it."""

@@ -15,10 +15,11 @@ def execute(run: Run, jobs: Jobs) -> None:
     """Make every evaluation that is wanted.
 
     Raises:
-        Exception: What the evaluator raised, where every evaluation so far did.
+        NothingSucceededError: Where every evaluation so far of a rung failed.
     """
     while (job := jobs.next()) is not None:
         run.progress.begin(run.described(job))
+        given_up = False
         try:
             with run.clock.phase(phase_of(job.rung)):
                 outcome = run.problem.evaluator.evaluate(
@@ -26,8 +27,9 @@ def execute(run: Run, jobs: Jobs) -> None:
                 )
                 record = run.record(job, outcome.evaluation, outcome.model.state_dict)
         except Exception:
-            if jobs.failed(job, traceback.format_exc()):
-                raise
+            given_up = jobs.failed(job, traceback.format_exc())
         else:
             jobs.done(job, record)
         job.forget_training(run.trainings)
+        if given_up:
+            raise run.nothing_succeeded(job.rung)

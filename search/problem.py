@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections import defaultdict
 from contextlib import contextmanager
@@ -11,7 +12,7 @@ from typing import TYPE_CHECKING
 from search.seeds import NOTHING_KNOWN
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
     from pathlib import Path
 
     from torch import nn
@@ -81,3 +82,12 @@ class Clock:
         return {name: self.seconds.get(name, 0.0) + self.before.get(name, 0.0) for name in names} | {
             "other": other
         }
+
+
+def covered(spans: Iterable[tuple[float, float]]) -> float:
+    """Length of what the spans, from a start to an end, cover together."""
+    length, until = 0.0, -math.inf
+    for start, end in sorted(spans):
+        length += max(0.0, end - max(start, until))
+        until = max(until, end)
+    return length

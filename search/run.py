@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import sys
 import tempfile
 from dataclasses import replace
@@ -16,8 +17,8 @@ from rich.console import Console
 from evaluators.criteria import CRITERIA
 from evaluators.options import OptionError, choose
 from search.address import Address
-from search.command import INTERRUPTED, run_command
-from search.conduct import announce, conduct
+from search.command import INTERRUPTED, StoppedError, run_command
+from search.conduct import LOG, announce, conduct
 from search.config import EXTENDABLE, RunConfig, check_equal, option_name
 from search.drive import finished_result
 from search.help import SectionedCommand
@@ -263,13 +264,18 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
             try:
                 result = conduct(console, folder, found, place, storage)
             except KeyboardInterrupt:
-                click.echo(
-                    f"search.run: stopped; continue with: python -m search.run --resume --out {folder}",
-                    err=True,
-                )
-                return INTERRUPTED
+                return _stopped("stopped", folder)
+            except StoppedError as error:
+                return _stopped(f"{error}; see {folder / LOG}", folder)
     print_result(console, result, folder)
     return 0
+
+
+def _stopped(why: str, folder: Path) -> int:
+    """Tell it with the command that continues the run, and return the exit code."""
+    again = f"python -m search.run --resume --out {shlex.quote(str(folder))}"
+    click.echo(f"search.run: {why}; continue with: {again}", err=True)
+    return INTERRUPTED
 
 
 def _say_found(found: Survey) -> None:

@@ -19,6 +19,7 @@ from evaluators.candidate import Candidate
 from evaluators.evaluation import SEARCHED, Evaluation
 from search.journal import RUNGS, study_name
 from search.objectives import MACS, SCORE
+from search.problem import covered
 from search.storage import storage_in
 from spaces.architecture import Architecture
 
@@ -33,6 +34,9 @@ if TYPE_CHECKING:
 
     from search.objectives import Objectives
     from search.storage import Storage
+
+#: In a rung's study: trials before this number that brought no evaluation count no more.
+_TRIED_AGAIN = "tried again from"
 
 Params = dict[str, float | str]
 
@@ -165,7 +169,7 @@ class Book:
                 continue
             end = trial.datetime_complete.timestamp()
             spans.append((end - raw["evaluation"]["seconds"], end))
-        return _union(spans)
+        return covered(spans)
 
     def failures(self, rung: int) -> dict[str, str]:
         """Candidate ids whose evaluation raised on this rung, with the traceback."""
@@ -199,10 +203,7 @@ class Book:
         for trial in self._trials(1):
             if trial.state == TrialState.RUNNING:
                 if set(trial.params) != set(self._distributions):
-                    self._attach(
-                        trial.number, "dead", "the driver died between the parameters of this proposal"
-                    )
-                    self._finish(trial.number, None)
+                    self._bury(trial, "the driver died between the parameters of this proposal")
                     self._num_proposals -= 1
                     continue
                 if not self._told_again(trial):
@@ -255,6 +256,18 @@ class Book:
         self._studies[rung].add_trial(create_trial(state=TrialState.FAIL, user_attrs={"failure": failure}))
         self._failed[rung][candidate] = traceback
 
+    def try_again(self, rung: int) -> None:
+        """Whoever opens the record next finds a rung without its failures, and may make them again.
+
+        It is for a rung that nothing came through, where a defect was mended meanwhile. Call nothing else
+        afterwards.
+        """
+        trials = self._trials(rung)
+        for trial in trials:
+            if trial.state == TrialState.RUNNING:
+                self._bury(trial, "the run ended before its evaluation")
+        self._studies[rung].set_user_attr(_TRIED_AGAIN, trials[-1].number + 1 if trials else 0)
+
     def num_fruitless(self) -> int:
         """Latest proposals in a row that were duplicates or refused; when many, the space is exhausted."""
         count = 0
@@ -274,7 +287,7 @@ class Book:
         return self._studies[1].user_attrs.get(key)
 
     def _trials(self, rung: int) -> list[FrozenTrial]:
-        return self._studies[rung].get_trials(deepcopy=False)
+        return _counted(self._studies[rung])
 
     def _told_again(self, trial: FrozenTrial) -> bool:
         """Finish a trial whose driver died after writing its result and before telling it."""
@@ -289,6 +302,11 @@ class Book:
         else:
             return False
         return True
+
+    def _bury(self, trial: FrozenTrial, reason: str) -> None:
+        """Finish a trial of rung 1 that will never be evaluated, and counts as no proposal."""
+        self._attach(trial.number, "dead", reason)
+        self._finish(trial.number, None)
 
     def _attach(self, trial: int, key: str, value: object) -> None:
         self._storage.set_trial_user_attr(self._trial_id(trial), key, value)
@@ -332,6 +350,13 @@ def _open(storage: BaseStorage, name: str, objectives: Objectives) -> optuna.Stu
     return study
 
 
+def _counted(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials, without what an earlier end of the run, see :meth:`Book.try_again`, has left behind."""
+    since = study.user_attrs.get(_TRIED_AGAIN, 0)
+    trials = study.get_trials(deepcopy=False)
+    return [trial for trial in trials if trial.number >= since or trial.state == TrialState.COMPLETE]
+
+
 def _is_proposal(trial: FrozenTrial) -> bool:
     record = trial.user_attrs.get("record")
     if "dead" in trial.user_attrs or record is None:
@@ -343,15 +368,6 @@ def _is_searched(record: dict[str, Any]) -> bool:
     """What a finished search adds to the rung, controls and careful re-fits, nobody proposed."""
     searched = record["evaluation"]["method"] in SEARCHED.values()
     return searched and not record["origin"].startswith("control")
-
-
-def _union(spans: list[tuple[float, float]]) -> float:
-    """Length of what the spans cover together."""
-    covered, until = 0.0, -math.inf
-    for start, end in sorted(spans):
-        covered += max(0.0, end - max(start, until))
-        until = max(until, end)
-    return covered
 
 
 def _how(evaluation: Evaluation) -> tuple[int, str, int]:
@@ -379,6 +395,5 @@ def record_of(trial: FrozenTrial) -> Record | None:
 
 
 def _failures(study: optuna.Study) -> dict[str, str]:
-    trials = study.get_trials(deepcopy=False, states=(TrialState.FAIL,))
-    failures = [trial.user_attrs["failure"] for trial in trials if "failure" in trial.user_attrs]
+    failures = [t.user_attrs["failure"] for t in _counted(study) if "failure" in t.user_attrs]
     return {failure["candidate"]: failure["traceback"] for failure in failures}

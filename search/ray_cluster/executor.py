@@ -62,7 +62,8 @@ class RayExecutor:
         """Make every evaluation that is wanted.
 
         Raises:
-            RuntimeError: Where every evaluation so far failed, or workers are lost whatever they do.
+            NothingSucceededError: Where every evaluation so far of a rung failed.
+            RuntimeError: Where workers are lost whatever they do.
             Exception: What kept the driver from recording.
         """
         self.storage.mkdir(parents=True, exist_ok=True)

@@ -249,7 +249,7 @@ class Source(Searcher):
 
     def _failed(self, job: Job, trace: str) -> None:
         if self._jobs.failed(job, trace):
-            self.defect = RuntimeError(f"Every evaluation so far failed; the last one:\n{trace}")
+            self.defect = self.run.nothing_succeeded(job.rung)
         job.forget_training(self._trainings)
 
     def _count_time(self) -> None:

@@ -11,6 +11,7 @@ from optuna.trial import TrialState
 from evaluators.evaluation import SEARCHED
 from search.finite import is_finite
 from search.journal import RUNGS
+from search.reason import reason_of
 from search.storage import storage_in
 from search.study import find_study, record_of
 
@@ -63,9 +64,8 @@ class Failure:
 
     @property
     def reason(self) -> str:
-        """The last line of the traceback: what was raised."""
-        lines = [line for line in self.traceback.splitlines() if line.strip()]
-        return lines[-1].strip() if lines else "no reason is on record"
+        """What was raised, in one line."""
+        return reason_of(self.traceback)
 
 
 @dataclass(frozen=True, slots=True)

@@ -316,6 +316,27 @@ def test_ctrl_c_says_how_to_continue_and_leaves_a_resumable_run(call, tmp_path: 
     assert Result.load(tmp_path / "runs" / "stripes").counts["rung-1"] == 3
 
 
+def test_what_nothing_came_through_is_one_line_and_tried_again_once_it_is_mended(
+    call, tmp_path: Path, monkeypatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise ArithmeticError("first line\n\x1b[31msecond line")
+
+    settings = ("--budget", "6", "--max-rung", "2", "--out", "a b")
+    with monkeypatch.context() as patch:
+        patch.setattr("evaluators.ladder.train", broken)
+        code, _, err = call(*settings)
+    assert (code, err) == (
+        1,
+        "search.run: no candidate came through rung 2: 2 failed, the last with ArithmeticError: first line; "
+        "see a b/run.log; continue with: python -m search.run --resume --out 'a b'\n",
+    )
+    assert "in broken" in (tmp_path / "a b" / "run.log").read_text()
+    code, _, err = call("--resume", "--out", "a b")
+    assert (code, err) == (0, "")
+    assert {point.rung for point in Result.load(tmp_path / "a b").points} == {2}
+
+
 def test_options_are_called_as_on_the_command_line() -> None:
     assert [option_name(name) for name in ("criteria", "max_rung", "seed")] == [
         "criterion",

@@ -13,6 +13,7 @@ from search.config import RunConfig
 from search.drive import finished_result
 from search.finish import compare
 from search.front import Mark, front, spread
+from search.jobs import NothingSucceededError
 from search.result import Point, Result, Summary
 from search.study import read_evaluations
 
@@ -163,9 +164,27 @@ def test_a_failing_candidate_is_recorded_and_counted_and_the_run_goes_on(run_fak
     assert result.counts["rung-1"] == 18 - len(failed)
 
 
-def test_a_run_whose_first_evaluations_all_fail_stops_with_the_error(run_fake) -> None:
+@pytest.mark.parametrize("max_rung", [1, 2, 3])
+@pytest.mark.parametrize("rung", [1, 2, 3])
+def test_a_rung_that_nothing_comes_through_ends_the_run_and_is_tried_again(run_fake, rung, max_rung) -> None:
+    if rung > max_rung:
+        pytest.skip("the run ends below")
+    _, _, sound = run_fake("sound", max_rung=max_rung, budget="9")
+    broken = make_problem(fail=lambda _, at: at == rung)
+    said = (
+        rf"^no candidate came through rung {rung}: \d+ failed, the last with ArithmeticError: \w+ was told to"
+    )
+    for _ in range(2):
+        with pytest.raises(NothingSucceededError, match=said):
+            run_fake(max_rung=max_rung, budget="9", problem=broken)
+    _, _, mended = run_fake(max_rung=max_rung, budget="9")
+    assert facts(mended) == facts(sound)
+    assert read_evaluations(mended) == read_evaluations(sound)
+
+
+def test_a_run_whose_first_evaluations_all_fail_makes_no_more(run_fake) -> None:
     problem = make_problem(fail=lambda *_: True)
-    with pytest.raises(ArithmeticError, match="was told to fail"):
+    with pytest.raises(NothingSucceededError):
         run_fake(problem=problem)
     assert len(problem.evaluator.evaluated) == 3
 
