@@ -22,7 +22,7 @@ from search.conduct import LOG, announce, conduct
 from search.config import EXTENDABLE, RunConfig, check_equal, option_name
 from search.drive import finished_result
 from search.help import SectionedCommand
-from search.interrupt import held_back
+from search.interrupt import held_back, stoppable
 from search.journal import RUNGS
 from search.latency_options import (
     check_latency_options,
@@ -255,7 +255,7 @@ def run(ctx: click.Context, /, out: str | None, resume: bool, dry_run: bool, **o
         if not resume and storage.exists():
             rule = f"{config.storage} has a run {config.run_name} already; name another folder, or --resume."
             raise OptionError("out", folder, rule)
-        with workplace(config, folder) as place:
+        with workplace(config, folder) as place, stoppable():
             found = survey(config, place.detect)
             storage.prepare()
             _say_found(found)

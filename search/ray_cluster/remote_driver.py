@@ -18,6 +18,7 @@ import ray
 from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from evaluators.options import OptionError
+from search.interrupt import stoppable
 from search.ray_cluster.capacity import living_nodes
 from search.ray_cluster.connection import connected
 
@@ -86,14 +87,20 @@ def drive_remotely(address: str, arguments: Sequence[str]) -> int:
         there = NodeAffinitySchedulingStrategy(nodes[0].id, soft=False)
         actor: Any = ray.remote(num_cpus=0)(Driver)
         driver = actor.options(scheduling_strategy=there).remote(arguments)
-        code: int | None = None
-        while code is None:
-            try:
-                time.sleep(_POLL_SECONDS)
-                said, code = ray.get(driver.hear.remote())
-            except KeyboardInterrupt:
-                ray.get(driver.interrupt.remote())
-                continue
-            for error, line in said:
-                click.echo(line, err=error)
-        return code
+        with stoppable():
+            return _listen(driver)
+
+
+def _listen(driver: Any) -> int:
+    """Pass on what the driver says and Ctrl-C, until it ends."""
+    code: int | None = None
+    while code is None:
+        try:
+            time.sleep(_POLL_SECONDS)
+            said, code = ray.get(driver.hear.remote())
+        except KeyboardInterrupt:
+            ray.get(driver.interrupt.remote())
+            continue
+        for error, line in said:
+            click.echo(line, err=error)
+    return code

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import subprocess
 import sys
 import threading
 from typing import TYPE_CHECKING, NamedTuple
@@ -11,7 +12,7 @@ import optuna
 import pytest
 
 import search.whole
-from search.interrupt import held_back
+from search.interrupt import held_back, stoppable
 from search.journal import JOURNAL, open_journal
 from search.whole import write_whole
 
@@ -124,6 +125,69 @@ def test_ctrl_c_waits_through_nested_blocks_and_wins_over_an_error() -> None:
 def test_without_ctrl_c_an_error_of_the_block_is_its_own() -> None:
     with pytest.raises(ValueError, match="of the block"), held_back():
         raise ValueError("an error of the block")
+
+
+def test_sigterm_waits_too_and_then_ends_the_block_as_ctrl_c_does() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    steps = []
+
+    def write() -> None:
+        with stoppable(), held_back():
+            signal.raise_signal(signal.SIGTERM)
+            steps.append("written")
+
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            write()
+    finally:
+        signal.signal(signal.SIGTERM, before)
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    assert steps == ["written"]
+
+
+def test_a_block_that_nothing_stops_leaves_the_handlers_as_they_were() -> None:
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    with stoppable():
+        pass
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
+
+
+#: Is stopped, and struck again at once, and when nearly nothing of the process is left.
+STOPPED = """
+import atexit, signal, sys, search.interrupt
+atexit.register(signal.raise_signal, signal.SIGINT)
+if sys.argv[1] == "hangs":
+    search.interrupt._PATIENCE_SECONDS = 0.0
+try:
+    with search.interrupt.stoppable():
+        signal.raise_signal(signal.SIGTERM)
+except KeyboardInterrupt:
+    signal.raise_signal(signal.SIGINT)
+    print("stopped", flush=True)
+signal.raise_signal(signal.SIGINT)
+sys.exit(1)
+"""
+
+
+@pytest.mark.parametrize(("how", "code", "said"), [("ends", 1, "stopped\n"), ("hangs", -signal.SIGINT, "")])
+def test_only_a_stopped_process_that_hangs_is_killed_by_another_signal(
+    how: str, code: int, said: str
+) -> None:
+    process = subprocess.run([sys.executable, "-c", STOPPED, how], capture_output=True, text=True)
+    assert (process.returncode, process.stdout, process.stderr) == (code, said, "")
+
+
+def test_a_write_is_finished_before_sigterm_kills() -> None:
+    script = """
+import signal
+from search.interrupt import held_back
+with held_back():
+    signal.raise_signal(signal.SIGTERM)
+    print("written", flush=True)
+print("more")
+"""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (process.returncode, process.stdout) == (-signal.SIGTERM, "written\n")
 
 
 def test_other_threads_and_deaf_processes_change_nothing() -> None:

@@ -128,11 +128,14 @@ def test_a_killed_driver_loses_nothing(nodes, local, tmp_path) -> None:
     assert facts(folder) == facts(local)
 
 
-def test_a_run_may_change_its_executor(nodes, tmp_path) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_run_that_was_stopped_may_change_its_executor(nodes, tmp_path, number) -> None:
     folder = tmp_path / "run"
     process = start(folder, *SETTINGS, *on(nodes))
     wait_for(lambda: len(ended(folder)) >= 3, process)
-    process.send_signal(signal.SIGINT)
+    process.send_signal(number)
+    time.sleep(0.05)  # a hasty person, or one that means to be sure
+    process.send_signal(number)
     output, _ = process.communicate(timeout=PATIENCE)
     assert process.returncode == 1, output
     assert output.splitlines()[-1].startswith("search.run: stopped; continue with: ")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+import signal
 from pathlib import Path
 
 import pytest
@@ -302,9 +303,25 @@ def test_resuming_a_folder_that_is_no_run_is_refused(call, tmp_path: Path) -> No
     )
 
 
-def test_ctrl_c_says_how_to_continue_and_leaves_a_resumable_run(call, tmp_path: Path, monkeypatch) -> None:
+@pytest.fixture
+def handlers():
+    """A process that was stopped hears nothing more until it ends; this one goes on."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield before
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_says_how_to_continue_and_leaves_a_resumable_run(
+    call, tmp_path: Path, monkeypatch, handlers, number: signal.Signals
+) -> None:
     def interrupted(*_: object, **__: object) -> None:
-        raise KeyboardInterrupt
+        try:
+            signal.raise_signal(number)
+        finally:
+            for other in handlers:
+                signal.raise_signal(other)
 
     with monkeypatch.context() as patch:
         patch.setattr("search.schedule.Schedule.next", interrupted)
