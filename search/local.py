@@ -26,7 +26,7 @@ def execute(run: Run, jobs: Jobs) -> None:
                     job.candidate, rung=job.rung, method=job.method, seed=job.seed
                 )
                 record = run.record(job, outcome.evaluation, outcome.model.state_dict)
-        except Exception:
+        except (Exception, SystemExit):  # a loader that gives up must not end the run unheard
             given_up = jobs.failed(job, traceback.format_exc())
         else:
             jobs.done(job, record)

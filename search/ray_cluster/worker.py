@@ -139,7 +139,9 @@ class EvaluationTrial(tune.Trainable):
         assert self._work is not None
         try:
             found = self._work(self._order)
-        except Exception:
+        except (Exception, SystemExit) as error:
+            if hasattr(error, "ray_terminate_msg"):
+                raise  # it is Ray that ends this process; a loader that does so has failed
             found = {"failure": traceback.format_exc()}
         return {"done": True, "node": ray.get_runtime_context().get_node_id(), **found}
 

@@ -64,6 +64,10 @@ def raises(_):
     raise ArithmeticError("told to fail")
 
 
+def exits(_):
+    raise SystemExit("told to exit")
+
+
 def hangs(_):
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
     time.sleep(600)
@@ -97,5 +101,5 @@ def dies_always(_):
 
 MISDEEDS = {
     f.__name__: f
-    for f in (raises, hangs, gives_nan, runs_out_of_memory, dies_once, dies_afterwards, dies_always)
+    for f in (raises, exits, hangs, gives_nan, runs_out_of_memory, dies_once, dies_afterwards, dies_always)
 }

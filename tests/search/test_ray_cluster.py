@@ -132,6 +132,15 @@ def test_misdeeds_are_recorded_with_their_reasons_and_nothing_else_is_lost(run_f
 
 
 @pytest.mark.usefixtures("nodes")
+def test_an_evaluation_that_asks_to_exit_has_failed_and_its_worker_stays(run_fake, local, tmp_path) -> None:
+    victim = next(r.evaluation.candidate for r in read_evaluations(local) if r.evaluation.rung == 1)
+    plan = FakePlan(tmp_path, {victim: "exits"})
+    _, _, folder = run_fake(**SETTINGS, execute=executor(tmp_path, plan, retries=0))
+    failures = Book(open_journal(folder), make_encoding().distributions).failures(1)
+    assert [trace.splitlines()[-1] for trace in failures.values()] == ["SystemExit: told to exit"]
+
+
+@pytest.mark.usefixtures("nodes")
 def test_where_everything_fails_the_run_gives_up(run_fake, local, tmp_path) -> None:
     victims = {r.evaluation.candidate for r in read_evaluations(local) if r.evaluation.rung == 1}
     plan = FakePlan(tmp_path, dict.fromkeys(victims, "raises"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections import Counter
 from dataclasses import replace
 
@@ -14,6 +15,7 @@ from search.drive import finished_result
 from search.finish import compare
 from search.front import Mark, front, spread
 from search.jobs import NothingSucceededError
+from search.report.history import read_history
 from search.result import Point, Result, Summary
 from search.study import read_evaluations
 
@@ -187,6 +189,21 @@ def test_a_run_whose_first_evaluations_all_fail_makes_no_more(run_fake) -> None:
     with pytest.raises(NothingSucceededError):
         run_fake(problem=problem)
     assert len(problem.evaluator.evaluated) == 3
+
+
+def test_an_evaluation_that_asks_to_exit_has_failed(run_fake) -> None:
+    problem = make_problem()
+    evaluate, asked = problem.evaluator.evaluate, []
+
+    def exits_once(candidate, **how):
+        if not asked:
+            asked.append(candidate.id)
+            sys.exit(3)
+        return evaluate(candidate, **how)
+
+    problem.evaluator.evaluate = exits_once
+    _, _, folder = run_fake(problem=problem)
+    assert [(f.candidate, f.reason) for f in read_history(folder).failures] == [(asked[0], "SystemExit: 3")]
 
 
 def test_a_final_that_fails_is_left_out(run_fake) -> None:
