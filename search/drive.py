@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import shutil
 from typing import TYPE_CHECKING
 
@@ -93,7 +94,8 @@ def drive(
         try:
             write_report(folder, storage, ends_run=True)
         except ValueError as error:  # what somebody put into the folder: peers.json, latency.json
-            progress.say(f"warning: no report: {error}; python -m search.report {folder} writes it")
+            again = f"python -m search.report {shlex.quote(str(folder))}"
+            progress.say(f"warning: no report: {error}; {again} writes it")
     result = write_front(result, clock.totals(), folder)
     run.weights.clear()
     shutil.rmtree(folder / TRAININGS, ignore_errors=True)
