@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shlex
 from dataclasses import replace
 from functools import partial
 from typing import TYPE_CHECKING
@@ -214,7 +215,7 @@ def _time_front(display: Display, folder: Path, found: Survey, result: Result) -
             if missing:
                 display.say(
                     f"{missing} of {len(ids)} networks were not timed by {setting.backend}, which took long "
-                    f"enough: python -m search.latency {folder} times all"
+                    f"enough: python -m search.latency {shlex.quote(str(folder))} times all"
                 )
         except Exception as error:
             logger.exception("latency by %s", setting.backend)
