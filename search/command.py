@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import errno
+import os
 import sys
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -26,6 +27,18 @@ class StoppedError(RuntimeError):
 
 class CutOffError(OptionError):
     """A run lost what an option names, through nobody's fault; it can be continued."""
+
+
+class FilledPath(click.Path):
+    """A path that is not the empty text, which Python would take for the current folder."""
+
+    def convert(
+        self, value: str | os.PathLike[str], param: click.Parameter | None, ctx: click.Context | None
+    ) -> Any:
+        """The path, or one line that names the option."""
+        if not os.fspath(value):
+            self.fail("'' names no file or folder.", param, ctx)
+        return super().convert(value, param, ctx)
 
 
 def run_command(

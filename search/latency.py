@@ -18,7 +18,7 @@ from evaluators.latency import Patience, Setting, check_backends, check_threads
 from evaluators.options import OptionError
 from evaluators.precision import checked_device, usable_cpus
 from evaluators.tasks import load_task
-from search.command import run_command
+from search.command import FilledPath, run_command
 from search.config import RunConfig
 from search.latencies import FILE, is_no_faster, read_latencies, write_latencies
 from search.latency_options import parse_backends
@@ -48,7 +48,7 @@ Examples:
 
 
 @click.command(context_settings={"max_content_width": 110}, epilog=_EXAMPLES)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=FilledPath(path_type=Path))
 @click.option(
     "--backend",
     metavar="NAMES",

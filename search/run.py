@@ -17,7 +17,7 @@ from rich.console import Console
 from evaluators.criteria import CRITERIA
 from evaluators.options import OptionError, choose
 from search.address import Address
-from search.command import INTERRUPTED, StoppedError, run_command
+from search.command import INTERRUPTED, FilledPath, StoppedError, run_command
 from search.conduct import LOG, announce, conduct
 from search.config import EXTENDABLE, RunConfig, check_equal, option_name
 from search.drive import finished_result
@@ -108,10 +108,14 @@ _SECTIONS = {
 )
 @click.option("--model", metavar="NAME", help="Network of the task, such as resnet20.")
 @click.option(
-    "--weights", metavar="FILE", help="Weights of the trained network; without them it is trained first."
+    "--weights",
+    type=FilledPath(),
+    metavar="FILE",
+    help="Weights of the trained network; without them it is trained first.",
 )
 @click.option(
     "--data-root",
+    type=FilledPath(),
     metavar="DIR",
     default="data",
     show_default=True,
@@ -122,7 +126,7 @@ _SECTIONS = {
     metavar="SPLIT",
     help="What the search scores on: train:0.1 or test:0.5; the task's own by default.",
 )
-@click.option("--out", metavar="DIR", help="Run folder; runs/TASK by default.")
+@click.option("--out", type=FilledPath(), metavar="DIR", help="Run folder; runs/TASK by default.")
 @click.option(
     "--budget",
     metavar="N|TIME",

@@ -14,7 +14,7 @@ import click
 from rich.console import Console
 
 from evaluators.options import OptionError
-from search.command import run_command
+from search.command import FilledPath, run_command
 from search.inspect.busy import busy
 from search.inspect.document import document
 from search.inspect.inspection import Inspection, inspect_space
@@ -46,7 +46,9 @@ Examples:
     help="resnet20 and other built-in networks, torchvision:NAME, timm:NAME, or path/to/file.py:function, "
     "which returns a module or a module and its example inputs. With --task: network of the task.",
 )
-@click.option("--weights", metavar="FILE", help="Weights of the network; random by default.")
+@click.option(
+    "--weights", type=FilledPath(), metavar="FILE", help="Weights of the network; random by default."
+)
 @click.option(
     "--input",
     "inputs",
@@ -56,10 +58,17 @@ Examples:
 @click.option(
     "--task", metavar="NAME", help="Inspect the network of a task: digits, cifar10, path/to/file.py:function."
 )
-@click.option("--data-root", metavar="DIR", help="Where the task's data lies; data by default.")
+@click.option(
+    "--data-root", type=FilledPath(), metavar="DIR", help="Where the task's data lies; data by default."
+)
 @space_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document and nothing else.")
-@click.option("--picture", metavar="FILE", help="Draw the network, groups coloured: .svg, .png, .html.")
+@click.option(
+    "--picture",
+    type=FilledPath(),
+    metavar="FILE",
+    help="Draw the network, groups coloured: .svg, .png, .html.",
+)
 def inspect(
     as_json: bool,
     picture: str | None,

@@ -13,7 +13,7 @@ from evaluators.export.formats import FORMATS, LOAD, WEIGHTS, chosen_formats
 from evaluators.export.plain import LOADER
 from evaluators.export.process import ExportError
 from evaluators.options import OptionError
-from search.command import run_command
+from search.command import FilledPath, run_command
 from search.pick.choose import Limits, find_point, pick_point
 from search.pick.columns import columns
 from search.pick.describe import describe_point, next_steps, printable, snippet
@@ -40,7 +40,7 @@ Examples:
 
 
 @click.command(context_settings={"max_content_width": 110}, epilog=_EXAMPLES)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=FilledPath(path_type=Path))
 @click.option("--max-macs", metavar="LIMIT", help="Most multiply-adds: 50% of the dense network's, or 30M.")
 @click.option("--max-params", metavar="LIMIT", help="Most parameters: 40% of the dense network's, or 1M.")
 @click.option("--max-latency-ms", metavar="LIMIT", help="Most measured milliseconds: 3, or 50% of dense.")
@@ -71,9 +71,9 @@ Examples:
     metavar="FORMATS",
     help=f"Take it away as {', '.join(FORMATS)}; each file is checked in a new process.",
 )
-@click.option("--to", type=click.Path(path_type=Path), help="New folder for --export; RUN-ID by default.")
+@click.option("--to", type=FilledPath(path_type=Path), help="New folder for --export; RUN-ID by default.")
 @click.option(
-    "--data-root", type=click.Path(path_type=Path), help="Where the data is, if not where the run had it."
+    "--data-root", type=FilledPath(path_type=Path), help="Where the data is, if not where the run had it."
 )
 def pick(
     run: Path,

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import click
 
 from evaluators.options import OptionError, choose
+from search.command import FilledPath
 from search.limits import Budget, parse_seconds
 from search.ray_cluster.resources import Resources, parse_resources
 
@@ -49,6 +50,7 @@ _OPTIONS = (
     ),
     click.option(
         "--storage-path",
+        type=FilledPath(),
         metavar="DIR",
         help="Folder that all nodes share: checkpoints, trained weights; inside the run folder by default.",
     ),

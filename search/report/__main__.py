@@ -8,7 +8,7 @@ from pathlib import Path
 import click
 
 from evaluators.options import OptionError
-from search.command import run_command
+from search.command import FilledPath, run_command
 from search.limits import parse_seconds
 from search.report.data import load_run
 from search.report.watch import watch as watch_run
@@ -25,7 +25,7 @@ Examples:
 
 
 @click.command(context_settings={"max_content_width": 110}, epilog=_EXAMPLES)
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=FilledPath(path_type=Path))
 @click.option("--figures", is_flag=True, help="Draw every chart as PNG and SVG too, in RUN/figures.")
 @click.option(
     "--watch",

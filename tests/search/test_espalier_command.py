@@ -53,6 +53,14 @@ def test_every_option_has_one_section() -> None:
     assert set(placed.values()) == {1}
 
 
+@pytest.mark.parametrize("command", ["report", "latency", "pick"])
+def test_a_run_folder_without_a_name_is_refused(command: str, capsys) -> None:
+    assert main([command, ""]) == 2
+    assert capsys.readouterr().err == (
+        f"search.{command}: Invalid value for 'RUN': '' names no file or folder.\n"
+    )
+
+
 def test_bad_input_is_told_as_by_the_module(capsys) -> None:
     assert main(["pick", "nowhere"]) == 2
     assert capsys.readouterr().err.startswith("search.pick: nowhere: ")

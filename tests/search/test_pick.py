@@ -174,6 +174,11 @@ FRACTION = "must lie between 0% and 100%, like 93% or 0.93."
             ["--where", "macs<20%"],
             "--where 'macs<20%': no network meets it; macs goes from 210000 to 880000.",
         ),
+        (["--to", "", "--export", "pt2"], "Invalid value for '--to': '' names no file or folder."),
+        (
+            ["--data-root", "", "--export", "pt2"],
+            "Invalid value for '--data-root': '' names no file or folder.",
+        ),
         (["--best", "weights"], "--best 'weights': has no numbers to choose by."),
         (["--best", "size"], "--best 'size': no column 'size'; did you mean size_bytes?"),
         (["--best", "macs", "--knee"], "--best 'macs': takes no --knee beside it."),
