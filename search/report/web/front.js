@@ -1,19 +1,27 @@
 const finals = new Map(data.front.finals.map(final => [final.key, final]));
-const state = {size: "macs", split: "holdout", budget: null, all: false, chosen: null, evaluation: null, at: null};
-
-// As `search.pick` does: the highest holdout score within the budget, then the least MACs.
-function bestWithin(budget) {
-  let best = null;
-  for (const final of finals.values()) {
-    const size = final.sizes[state.size];
-    if (final.kind !== "front" || !size || 100 * size[0] > budget + 1e-9) continue;
-    const better = best === null || final.score > best.score || (final.score === best.score && final.sizes.macs[1] < best.sizes.macs[1]);
-    if (better) best = final;
-  }
-  return best;
-}
+const state = {size: "macs", split: "holdout", budget: null, answers: [], all: false, chosen: null, shown: null, at: null};
 
 const onFront = () => [...finals.values()].filter(final => final.kind === "front" && final.sizes[state.size]);
+const isBetter = (one, other) => one.score > other.score || (one.score === other.score && one.sizes.macs[1] < other.sizes.macs[1]);
+
+// What `search.pick` answers limits with: the highest holdout score within one, then the least MACs. Each network
+// with its share in percent and the shortest limit that is answered with it and not with the next.
+function findAnswers() {
+  const share = final => 100 * final.sizes[state.size][0], best = [];
+  for (const final of onFront().sort((a, b) => share(a) - share(b) || isBetter(b, a) - isBetter(a, b)))
+    if (!best.length || isBetter(final, best.at(-1))) best.push(final);
+  return best.map((final, i) => {
+    const next = i + 1 < best.length ? share(best[i + 1]) : Infinity;
+    // A product that is whole on paper must not go up by its rounding.
+    const up = digits => Math.ceil(10 ** digits * share(final) * (1 - 4 * Number.EPSILON)) / 10 ** digits;
+    let digits = 1;
+    while (digits < 9 && up(digits) >= next - 1e-9) digits++;
+    return {final, share: share(final), limit: up(digits), text: `${+share(final).toFixed(digits)}%`};
+  });
+}
+
+const answerTo = budget => state.answers.findLast(answer => answer.share <= budget + 1e-9);
+const limitOf = final => state.answers.find(answer => answer.final === final)?.limit ?? null;
 
 function showCard(template, fill = () => {}) {
   const content = template.content.cloneNode(true);
@@ -53,11 +61,14 @@ function showEvaluation([d, i]) {
     for (const slot of content.querySelectorAll("[data-slot]")) slot.textContent = texts[slot.dataset.slot];
   });
   mark(null, {x: 100 * dots[state.size][i] / sizeNow(state).dense, y: plainScore(dots.scores[i])});
+  state.shown = dots.ids[i];
+  showBudget(state.budget);
 }
 
 function mark(key, at) {
   state.chosen = key;
   state.at = at;
+  state.shown = finals.get(key)?.id ?? null;
   for (const row of by("finals").querySelectorAll("tr.chosen")) row.classList.remove("chosen");
   for (const button of by("finals").querySelectorAll('[aria-pressed="true"]')) button.setAttribute("aria-pressed", "false");
   if (key === null) return;
@@ -75,37 +86,48 @@ function choose(final) {
   mark(final.key, place(final, state));
 }
 
-function showBudget() {
+// The limit may have more digits than the slider has steps for: a network that was chosen by hand has its own.
+function showBudget(budget) {
   const slider = by("budget");
   if (!slider) return;
-  state.budget = Number(slider.value);
   const size = sizeNow(state);
+  state.budget = Math.min(slider.max, Math.max(slider.min, budget));
+  slider.value = state.budget;
   by("budget-text").textContent = `${state.budget}%`;
   by("budget-size").textContent = `${size.title}, ${sizeText(state.budget / 100 * size.dense, size)}`;
   slider.setAttribute("aria-valuetext", `${state.budget}% of the dense network's ${size.title}`);
+  by("budget-finding").textContent = finding(answerTo(state.budget), size);
 }
 
-// Said of what the slider found, not of what was chosen by hand.
-function showFinding(best) {
-  const size = sizeNow(state);
-  if (best) {
-    by("budget-finding").textContent = `${best.id}: ${scoreText(best.score)} ${data.front.metric.title} on holdout, ${percent(best.sizes[state.size][0])} of dense`;
-    return;
+// Said of what the limit is answered with; what no limit is answered with can be chosen, too.
+function finding(answer, size) {
+  if (answer) {
+    const {final, text} = answer;
+    return `${final.id}: ${scoreText(final.score)} ${data.front.metric.title} on holdout, ${text} of dense`
+      + (state.shown === null || state.shown === final.id ? "" : `. The card shows ${state.shown} instead.`);
   }
-  const least = Math.min(...onFront().map(final => final.sizes[state.size][0]));
-  by("budget-finding").textContent = Number.isFinite(least)
-    ? `No network fits; the smallest has ${percent(least)}.` : `No network of the front has a known ${size.title.toLowerCase()}.`;
+  return state.answers.length
+    ? `No network fits; the smallest has ${state.answers[0].text}.` : `No network of the front has a known ${size.title.toLowerCase()}.`;
 }
 
-function slide() {
-  showBudget();
-  const best = bestWithin(state.budget);
-  choose(best);
-  showFinding(best);
+function slideTo(budget) {
+  choose(answerTo(budget)?.final ?? null);
+  showBudget(budget);
   moveChoice(by("plot"), state);
 }
 
+// By keys: whole percents, and every network between them, however near two are.
+function slideByKey(event) {
+  const way = {ArrowRight: 1, ArrowUp: 1, ArrowLeft: -1, ArrowDown: -1}[event.key];
+  if (!way || event.altKey || event.ctrlKey || event.metaKey) return;
+  event.preventDefault();
+  const ahead = state.answers.map(answer => way * answer.limit).filter(limit => limit > way * state.budget);
+  slideTo(way * Math.min(Math.floor(way * state.budget) + 1, ...ahead));
+  keepInAddress();
+}
+
 function fitSlider() {
+  state.answers = findAnswers();
   const slider = by("budget");
   if (!slider) return;
   const shares = onFront().map(final => 100 * final.sizes[state.size][0]);
@@ -113,19 +135,11 @@ function fitSlider() {
   slider.max = Math.max(100, Math.ceil(Math.max(0, ...shares)));
 }
 
-function budgetOf(final) {
-  const slider = by("budget");
-  if (!slider || final.kind !== "front" || !final.sizes[state.size]) return;
-  slider.value = Math.ceil(100 * final.sizes[state.size][0] - 1e-9);
-  showBudget();
-  showFinding(final);
-}
-
 // By hand: a mark, a row or a link.
 function chooseByHand(key) {
   const final = finals.get(key);
-  budgetOf(final);
   choose(final);
+  showBudget(limitOf(final) ?? state.budget);
   moveChoice(by("plot"), state);
   keepInAddress();
 }
@@ -164,9 +178,7 @@ function changeAxes() {
   state.size = by("size").value;
   state.split = by("split").value;
   fitSlider();
-  const final = finals.get(state.chosen);
-  if (final) budgetOf(final);
-  showBudget();
+  showBudget(limitOf(finals.get(state.chosen)) ?? state.budget);
   redraw();
 }
 
@@ -177,11 +189,8 @@ async function startFront() {
   by("split").querySelector('[value="test"]').disabled = !data.front.finals.some(final => final.test[0] !== null);
   fitSlider();
   const first = fromAddress() ?? (data.front.chosen === null ? null : data.front.finals[data.front.chosen]);
-  if (first) {
-    budgetOf(first);
-    choose(first);
-  }
-  showBudget();
+  if (first) choose(first);
+  showBudget(limitOf(first) ?? Number(by("budget")?.value));
   await redraw();
   repaints.push(redraw);
   plot.on("plotly_relayout", change => {
@@ -199,7 +208,8 @@ async function startFront() {
   });
   by("size").addEventListener("change", changeAxes);
   by("split").addEventListener("change", changeAxes);
-  by("budget")?.addEventListener("input", slide);
+  by("budget")?.addEventListener("input", event => slideTo(Number(event.target.value)));
+  by("budget")?.addEventListener("keydown", slideByKey);
   by("budget")?.addEventListener("change", keepInAddress);
   by("reach").addEventListener("click", () => {
     state.all = !state.all;
