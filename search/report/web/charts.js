@@ -13,6 +13,7 @@ const LOOKS = {
   "second": {symbol: "square", size: 7, dash: "dash"},
   "third": {symbol: "diamond", size: 8, dash: "dot"},
 };
+const FONT = "system-ui, sans-serif", MARGIN = {l: 52, r: 14, t: 12, b: 44};
 const CONFIG = {responsive: true, displayModeBar: false};
 const makers = new Map();
 
@@ -28,16 +29,16 @@ function trace(role, colors, {scale = 1, faded = false, ...rest}) {
 }
 
 function layout(colors, rest) {
-  const axis = {gridcolor: colors.grid, linecolor: colors.line, zeroline: false, automargin: true};
+  const axis = {gridcolor: colors.grid, linecolor: colors.line, zeroline: false, automargin: true, exponentformat: "power", minexponent: 4};
   return {
     paper_bgcolor: "rgba(0,0,0,0)",
     plot_bgcolor: "rgba(0,0,0,0)",
-    font: {family: "system-ui, sans-serif", size: 13, color: colors.ink},
+    font: {family: FONT, size: TEXT_SIZE, color: colors.ink},
     hoverlabel: {bgcolor: colors.card, bordercolor: colors.line, font: {color: colors.ink}, align: "left"},
     hovermode: "closest",
     // Where fingers point, dragging scrolls the page.
     dragmode: matchMedia("(pointer: fine)").matches ? "zoom" : false,
-    margin: {l: 52, r: 14, t: 12, b: 44},
+    margin: MARGIN,
     legend: {orientation: "h", y: -0.18, yanchor: "top", itemclick: "toggle"},
     ...rest,
     xaxis: {...axis, ...rest.xaxis},
@@ -45,13 +46,35 @@ function layout(colors, rest) {
   };
 }
 
-function axisOf(axis, vertical, width) {
-  const title = {text: escaped(axis.title), standoff: 8};
+const TEXT_SIZE = 13, TITLE_SIZE = 16, pen = document.createElement("canvas").getContext("2d");
+function widthOf(text, size) {
+  pen.font = `${size}px ${FONT}`;
+  return pen.measureText(text).width;
+}
+
+// A title along the bottom in as many lines as it needs; plotly would let a longer one run out of the window.
+function titleLines(text, width, left = MARGIN.l) {
+  const lines = [];
+  for (const word of text.split(" ")) {
+    const longer = `${lines.at(-1)} ${word}`;
+    if (lines.length && widthOf(longer, TITLE_SIZE) <= width - left - MARGIN.r) lines[lines.length - 1] = longer;
+    else lines.push(word);
+  }
+  return lines;
+}
+
+const bottomTitle = lines => ({text: lines.map(escaped).join("<br>"), font: {size: TITLE_SIZE}});
+
+function shortNames(axis, width) {
+  const most = width < 500 ? 18 : 40;
+  return axis.categories.map(name => name.length > most ? `${name.slice(0, most - 1)}…` : name);
+}
+
+function axisOf(axis, title, vertical, width) {
   if (!axis.categories.length) return {title, type: axis.log ? "log" : "linear"};
-  const most = width < 500 ? 18 : 40, last = axis.categories.length - 0.5;
-  const short = name => escaped(name.length > most ? `${name.slice(0, most - 1)}…` : name);
+  const last = axis.categories.length - 0.5;
   return {
-    title, tickvals: axis.categories.map((_, i) => i), ticktext: axis.categories.map(short),
+    title, tickvals: axis.categories.map((_, i) => i), ticktext: shortNames(axis, width).map(escaped),
     range: vertical ? [last, -0.5] : [-0.5, last], showgrid: false,
   };
 }
@@ -60,7 +83,7 @@ function seriesTrace(series, chart, colors) {
   const text = series.hover.length
     ? series.hover.map(lines => escaped(lines).replace(/\n/g, "<br>"))
     : series.x.map((x, i) => {
-      const named = (value, axis) => axis.categories.length ? axis.categories[value] ?? "" : `${+(value ?? NaN).toPrecision(4)}`;
+      const named = (value, axis) => axis.categories.length ? axis.categories[value] ?? "" : minus(`${+(value ?? NaN).toPrecision(4)}`);
       return escaped(`${series.label}: ${named(x, chart.x)}, ${named(series.y[i], chart.y)}`);
     });
   const rest = {name: escaped(series.label), x: series.x, y: series.y, hovertext: text, showlegend: chart.series.length > 1};
@@ -74,12 +97,15 @@ function seriesTrace(series, chart, colors) {
 function chartFigure(chart, colors, width) {
   const rows = Math.max(chart.y.categories.length, 0);
   const named = chart.series.length > 1;
+  // Names of categories, with the title beside them, push the plot to the right.
+  const names = shortNames(chart.y, width).map(name => widthOf(name, TEXT_SIZE) + 2 * TITLE_SIZE);
+  const across = titleLines(chart.x.title, width, Math.max(MARGIN.l, ...names));
   return {
     data: chart.series.map(series => seriesTrace(series, chart, colors)),
     layout: layout(colors, {
       height: rows ? Math.max(160, 84 + 24 * rows + (named ? 30 : 0)) : 340,
-      xaxis: axisOf(chart.x, false, width),
-      yaxis: axisOf(chart.y, true, width),
+      xaxis: axisOf(chart.x, {...bottomTitle(across), standoff: 8}, false, width),
+      yaxis: axisOf(chart.y, {text: escaped(chart.y.title), standoff: 8}, true, width),
       barmode: "group",
       ...(rows ? {legend: {orientation: "h", y: 1, yanchor: "bottom"}} : {}),
     }),

@@ -11,5 +11,7 @@ function count(number) {
   return `${+number.toPrecision(3)} `;
 }
 const percent = share => `${100 * share >= 9.95 ? (100 * share).toFixed(0) : (100 * share).toFixed(1)}%`;
-const scoreText = score => data.front.metric.fraction ? `${(100 * score).toFixed(2)}%` : `${+score.toPrecision(4)}`;
+// The minus that people read; machines read the hyphen.
+const minus = text => text.replaceAll("-", "\u2212");
+const scoreText = score => minus(data.front.metric.fraction ? `${(100 * score).toFixed(2)}%` : `${+score.toPrecision(4)}`);
 const plainScore = score => score === null ? null : data.front.metric.fraction ? 100 * score : score;

@@ -91,6 +91,7 @@ function sizeEnd(traces) {
 
 function frontFigure(state, colors, width) {
   const size = sizeNow(state), score = `${data.front.metric.axis} on ${state.split}`;
+  const title = titleLines(`${size.title}, % of the dense network's ${size.text}`, width);
   const marks = [...dotTraces(state, colors), ...["random", "uniform", "dominated", "front"].flatMap(kind => kindTrace(kind, state, colors)),
     ...peerTrace(state, colors)];
   const dense = trace("dense", colors, {
@@ -103,9 +104,9 @@ function frontFigure(state, colors, width) {
     data: traces,
     layout: layout(colors, {
       height: width < 500 ? 460 : 480,
-      xaxis: {title: {text: `${escaped(size.title)}, % of the dense network's ${escaped(size.text)}`, standoff: 10}, range: [0, end]},
+      xaxis: {title: {...bottomTitle(title), standoff: 10}, range: [0, end]},
       yaxis: {title: {text: escaped(score)}, range: scoreRange(state, [...marks, dense])},
-      legend: {orientation: "h", y: width < 500 ? -0.26 : -0.17, yanchor: "top", traceorder: "reversed"},
+      legend: {orientation: "h", y: (width < 500 ? -0.19 : -0.11) - 0.06 * title.length, yanchor: "top", traceorder: "reversed"},
     }),
   };
 }
