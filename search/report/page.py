@@ -112,6 +112,7 @@ def _environment(metric: words.Metric) -> Environment:
         "share": words.share,
         "value": metric.value,
         "signed": metric.signed,
+        "significant": words.significant,
         "summary": metric.summary,
         "criteria": words.criteria_words,
         "label": label,

@@ -12,6 +12,7 @@ from search.finish import FRONT
 from search.journal import JOURNAL
 from search.latencies import FILE as LATENCY
 from search.report.data import NothingYetError, load_run
+from search.report.words import significant
 from search.report.write import write_run
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ def _reached(run: Run) -> str:
     """The hypervolume, which falls where a dearer rung begins."""
     rungs = {point.rung for point in run.result.points}
     where = f" on rung {max(rungs)}" if rungs else ""
-    return f"hypervolume {run.result.hypervolume.value:.4f}{where}"
+    return f"hypervolume {significant(run.result.hypervolume.value)}{where}"
 
 
 def _extent(run: Run) -> tuple[object, ...]:

@@ -28,6 +28,7 @@ METHOD_NAMES = {
 }
 
 _FRACTIONS = {"top1": "top-1", "top5": "top-5", "accuracy": "accuracy"}
+_MINUS = "\N{MINUS SIGN}"
 _PREFIXES = ((1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k"))
 
 
@@ -58,7 +59,7 @@ class Metric:
 
     def value(self, score: float) -> str:
         """A score with its unit, e.g. ``96.93%``."""
-        return f"{100 * score:.2f}%" if self.is_fraction else f"{score:.4g}"
+        return f"{minus(f'{100 * score:.2f}')}%" if self.is_fraction else significant(score)
 
     def gap(self, difference: float, *, digits: int = 1) -> str:
         """The size of a difference, without its sign, e.g. ``0.4 points``."""
@@ -70,7 +71,7 @@ class Metric:
         """A difference with its sign and no unit, e.g. ``+0.42``, the minus as a minus."""
         number = 100 * difference if self.is_fraction else difference
         text = f"{number:+.2f}" if self.is_fraction else f"{number:+.3g}"
-        return text.replace("-", "\N{MINUS SIGN}")
+        return minus(text)
 
     @property
     def gap_axis(self) -> str:
@@ -86,8 +87,18 @@ class Metric:
         if summary.sd is None:
             return self.value(summary.mean)
         if self.is_fraction:
-            return f"{100 * summary.mean:.2f} ± {100 * summary.sd:.2f}%"
-        return f"{summary.mean:.4g} ± {summary.sd:.2g}"
+            return f"{minus(f'{100 * summary.mean:.2f}')} ± {100 * summary.sd:.2f}%"
+        return f"{significant(summary.mean)} ± {significant(summary.sd, 2)}"
+
+
+def minus(number: str) -> str:
+    """A written number with the minus that people read; machines read the hyphen."""
+    return number.replace("-", _MINUS)
+
+
+def significant(number: float, digits: int = 4) -> str:
+    """A number of any magnitude by its first digits, e.g. ``0.6543``, ``0.0002134``; the minus as a minus."""
+    return minus(f"{number:.{digits}g}")
 
 
 def count(number: float) -> str:
@@ -275,7 +286,7 @@ def correlation_words(found: RungCorrelation) -> str:
 
 def tau_words(number: float | None) -> str:
     """A rank correlation with two digits, the minus as a minus."""
-    return "none" if number is None else f"{round(number, 2) + 0:.2f}".replace("-", "\N{MINUS SIGN}")
+    return "none" if number is None else minus(f"{round(number, 2) + 0:.2f}")
 
 
 def origin_words(points: Sequence[Point]) -> str:

@@ -368,7 +368,8 @@ def test_another_metric_is_named_everywhere(chromium, tmp_path, metric, sign):
         slide(page, 60)
         assert chosen(page) == "p1"
         assert f"{metric} on test" in page.inner_text("#card")
-        assert f"{scores[1]:.4g} {metric} on holdout" in page.inner_text("#budget-finding")
+        score = f"{scores[1]:.4g}".replace("-", "\N{MINUS SIGN}")
+        assert f"{score} {metric} on holdout" in page.inner_text("#budget-finding")
         assert metric in page.inner_text("h1")
         assert "top-1" not in page.inner_text("body")
         assert "top1" not in page.inner_text("body")

@@ -22,7 +22,7 @@ from search.report.__main__ import report
 from search.report.data import load_run
 from search.report.page import render_page, repeat_command
 from search.report.section import Axis, Chart, Column, Section, Series, Table
-from search.result import Summary
+from search.result import Hypervolume, Summary
 from search.run import run as search_run
 
 
@@ -288,7 +288,16 @@ def test_a_front_of_other_objectives_says_what_it_is_of(tmp_path):
     result = make_result(objectives=("score", "params", "latency_ms"))
     said = page_of(tmp_path / "other", result, journal=False).text
     assert "The search was for top-1, parameters and latency: no network" in said
+    assert "than another. On holdout a network with" in said
     assert "The search was for" not in page_of(tmp_path / "default", journal=False).text
+
+
+def test_a_small_hypervolume_has_its_digits(tmp_path):
+    result = make_result(hypervolume=Hypervolume(2.13449e-4, {"macs": 1.0, "score": -0.0675}))
+    said = page_of(tmp_path / "run", result).text
+    assert "Hypervolume 0.0002134: what the front dominates" in said
+    assert "score = \N{MINUS SIGN}0.0675." in said
+    assert "The final front has hypervolume 0.0002134, up to" in said
 
 
 def test_a_page_of_a_run_that_goes_on_loads_itself_again_and_says_so(tmp_path):

@@ -234,7 +234,7 @@ def test_a_metric_of_its_own_is_named_everywhere_and_may_be_negative(run_fake):
     assert "points)" not in text
     section = by_id(run)["hypervolume"]
     assert chart(section, "hypervolume-over-evaluations").series[0].y[-1] > 0
-    assert "neg_rmse -1." in chart(section, "hypervolume-over-evaluations").note
+    assert "neg_rmse \N{MINUS SIGN}1." in chart(section, "hypervolume-over-evaluations").note
     assert by_id(run)["criteria"].charts[0].x.title == "Above trend: neg_rmse gap"
 
 

@@ -6,12 +6,13 @@ import re
 
 import optuna
 import pytest
-from made_run import make_run
+from made_run import make_result, make_run
 
 from search.command import run_command
 from search.journal import JOURNAL, open_journal
 from search.report.__main__ import report
 from search.report.watch import watch
+from search.result import Hypervolume
 
 
 class Driver:
@@ -62,6 +63,13 @@ def test_each_step_is_written_until_the_run_is_finished(run_fake):
     assert "hypervolume" in said[-1]
     assert refresh(folder) == []
     assert "Provisional" not in page.read_text()
+
+
+def test_a_small_hypervolume_is_told_with_its_digits(tmp_path):
+    result = make_result(hypervolume=Hypervolume(2.13449e-4, {"macs": 1.0, "score": 0.0}))
+    said = []
+    watch(make_run(tmp_path / "run", result), 1.0, said.append)
+    assert "  hypervolume 0.0002134 on rung 3  " in said[-1]
 
 
 def interrupt():

@@ -14,6 +14,7 @@ from search.report.words import (
     origin_words,
     reach,
     share,
+    significant,
     tau_words,
     training_verdict,
     verdict,
@@ -159,3 +160,25 @@ def test_many_criteria_are_summed_up():
     assert criteria_words(several) == "obs in 2 groups, apoz in 1, fpgm in 1, l1 in 1 and 2 more"
     assert criteria_words({"a": "l1", "b": "l1"}) == "l1"
     assert criteria_words({}) == "none: nothing was removed"
+
+
+@pytest.mark.parametrize(
+    ("number", "words"),
+    [
+        (0.65432, "0.6543"),
+        (2.13449e-4, "0.0002134"),
+        (2.13449e-7, "2.134e\N{MINUS SIGN}07"),
+        (-0.067481, "\N{MINUS SIGN}0.06748"),
+        (0.0, "0"),
+    ],
+)
+def test_numbers_of_any_magnitude_have_four_digits(number, words):
+    assert significant(number) == words
+
+
+def test_scores_below_zero_have_the_minus_of_their_differences():
+    own = Metric("neg_rmse")
+    assert own.value(-0.0674812) == "\N{MINUS SIGN}0.06748"
+    assert own.signed(-0.0674812) == "\N{MINUS SIGN}0.0675"
+    assert own.summary(Summary(-0.0674812, 0.00021, 3)) == "\N{MINUS SIGN}0.06748 ± 0.00021"
+    assert own.summary(Summary(-0.0674812, None, 1)) == "\N{MINUS SIGN}0.06748"

@@ -64,19 +64,20 @@ def _reference(entries: Sequence[Entry]) -> float:
 
 def _words(run: Run, added: NDArray[np.float64], when: NDArray[np.float64]) -> tuple[str, ...]:
     total, own = float(added.sum()), run.result.hypervolume
-    corner = ", ".join(f"{name} = {value:g}" for name, value in own.reference.items())
+    corner = ", ".join(f"{name} = {words.significant(value, 6)}" for name, value in own.reference.items())
     final = (
-        f"The final front has hypervolume {own.value:.4f}, up to the reference point {corner} (costs as "
-        "shares of dense)."
+        f"The final front has hypervolume {words.significant(own.value)}, up to the reference point {corner} "
+        "(costs as shares of dense)."
     )
     if set(own.reference) != {"macs", "score"}:
         final += " Rung 1 is shown over MACs and the score alone, so the two can not be compared."
     if total <= 0:
         return ("No evaluation of rung 1 dominates any area up to the reference point.", final)
+    reached = words.significant(total)
     near = int(np.searchsorted(np.cumsum(added), _NEARLY * total))
     last = int(np.flatnonzero(added)[-1])
     return (
-        f"Rung 1 reached {total:.4f}; 99% of it was there after {near + 1} of {len(added)} evaluations "
+        f"Rung 1 reached {reached}; 99% of it was there after {near + 1} of {len(added)} evaluations "
         f"({words.duration(float(when[near]))}), and evaluation {last + 1} was the last to raise it.",
         final,
     )
@@ -88,7 +89,9 @@ def _labels(entries: Sequence[Entry], added: NDArray[np.float64], metric: Metric
     for i in np.flatnonzero(added).tolist():
         record = entries[i].record
         score = metric.value(record.evaluation.score)
-        found[i] = f"{record.evaluation.candidate}, {record.origin}\n+{added[i]:.2g} by {score}"
+        found[i] = (
+            f"{record.evaluation.candidate}, {record.origin}\n+{words.significant(added[i], 2)} by {score}"
+        )
     return found
 
 
@@ -120,7 +123,7 @@ def _chart(
                     hover=tuple(labels[i] for i in own),
                 )
             )
-    reached = f"{total[-1]:.4f} after {words.plural(len(entries), 'evaluation')}"
+    reached = f"{words.significant(float(total[-1]))} after {words.plural(len(entries), 'evaluation')}"
     return Chart(
         name=f"hypervolume-over-{over}",
         title=f"Hypervolume over {over}",
@@ -146,7 +149,7 @@ def _table(entries: Sequence[Entry], added: NDArray[np.float64]) -> Table:
         cells.plain("origin", "proposed by"),
         cells.plain("evaluations"),
         cells.plain("raised", "raised it"),
-        cells.number("added", "added", lambda value: f"{value:.4f}"),
+        cells.number("added", "added", words.significant),
         cells.share("share", "share"),
     )
     rows = tuple(
