@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
-from rich import box
 from rich.console import Console
-from rich.table import Table
 
 from evaluators.latency import Patience, Setting, check_backends, check_threads
 from evaluators.options import OptionError
@@ -27,11 +25,14 @@ from search.report import write_report
 from search.report.data import load_result
 from search.report.words import share
 from search.survey import task_options
+from search.terminal_table import terminal_table
 from search.timing import DENSE, time_networks
 from spaces.surgery import rebuild
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
+
+    from rich.table import Table
 
     from evaluators.task import Task
     from search.latencies import Measurement
@@ -156,14 +157,10 @@ def _timed(
 
 
 def _table(result: Result, rows: Sequence[Measurement]) -> Table:
-    table = Table(title=f"Latency of {result.task}", title_justify="left", box=box.SIMPLE)
-    for index, heading in enumerate(
-        ("id", "backend", "batch", "threads", "MACs", "median", "quartiles", "of dense")
-    ):
-        table.add_column(heading, justify="right" if index > 1 else "left", no_wrap=True)
+    headings = ("id", "backend", "batch", "threads", "MACs", "median", "quartiles", "of dense")
     macs = macs_by_id(result)
-    for row in rows:
-        table.add_row(
+    cells = [
+        (
             row.id,
             row.backend,
             str(row.batch),
@@ -174,7 +171,9 @@ def _table(result: Result, rows: Sequence[Measurement]) -> Table:
             f"{row.ratio:.0%}"
             + (" !" if is_no_faster(macs[row.id] / result.dense.macs, row.ratio) else "  "),
         )
-    return table
+        for row in rows
+    ]
+    return terminal_table(f"Latency of {result.task}", headings, cells, num_names=2)
 
 
 def warnings(result: Result, rows: Sequence[Measurement]) -> list[str]:

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from rich import box
-from rich.table import Table
-
 from search.report.words import METHOD_NAMES, Metric, correlation_words, count, duration, share, verdict
+from search.terminal_table import terminal_table
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -52,7 +50,6 @@ def plan_lines(forecast: Forecast) -> list[str]:
 def print_result(console: Console, result: Result, folder: Path) -> None:
     """The front as a table, whether the search paid, and where to read on."""
     metric = Metric(result.metric)
-    table = Table(title=f"Front of {result.task}", title_justify="left", box=box.SIMPLE)
     methods = [name for name in METHOD_NAMES if any(name in point.test for point in result.points)]
     headings = (
         "id",
@@ -62,22 +59,18 @@ def print_result(console: Console, result: Result, folder: Path) -> None:
         f"holdout {metric.title}",
         *(f"{METHOD_NAMES[m]}, test" for m in methods),
     )
-    for index, heading in enumerate(headings):
-        table.add_column(heading, justify="right" if index else "left", no_wrap=index == 0)
-    for point in result.points:
-        table.add_row(*_row(point, result, metric, methods))
     dense = result.dense
-    blank = [""] * (len(methods) - 1)
     latency = _latency(dense.latency_ms, result)
-    table.add_row(
-        "dense", "100%", "100%", *latency, metric.value(dense.score), metric.value(dense.test), *blank
-    )
+    rows = [
+        *(_row(point, result, metric, methods) for point in result.points),
+        ["dense", "100%", "100%", *latency, metric.value(dense.score), metric.value(dense.test)],
+    ]
     lines = [f"* method whose weights are saved, chosen on holdout. {_counts(result)}"]
     lines += [verdict(comparison, metric) for comparison in result.comparisons]
     lines += [correlation_words(found) for found in result.correlations[:1]]
     lines += [f"warning: {warning}" for warning in result.warnings]
     lines += [f"report: {folder / 'report.html'}", f"networks: {folder / 'architectures'}"]
-    console.print(table)
+    console.print(terminal_table(f"Front of {result.task}", headings, rows))
     for line in lines:
         console.print(line, highlight=False, markup=False, soft_wrap=True)
 
