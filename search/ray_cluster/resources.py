@@ -14,8 +14,10 @@ if TYPE_CHECKING:
 
 _FORM = "give [RUNG:]gpu=G,cpu=C[,workers=W], such as gpu=0.25,cpu=4 or 3:gpu=4,cpu=16."
 
-#: Shares of a GPU are stored by Ray in steps of a ten-thousandth.
-_ROUNDING = 1e-4
+#: Ray counts cores and GPUs in steps of a ten-thousandth, and refuses less than one of them.
+_STEPS = 10_000
+
+_NEED = r"(?:gpu|cpu|workers)=[0-9.]+"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,7 +48,7 @@ class Resources:
         """
         bundle = self.bundle
         found = sum(
-            min(math.floor(node.get(name, 0.0) / share + _ROUNDING) for name, share in bundle.items())
+            min(math.floor(node.get(name, 0.0) / share + 1 / _STEPS) for name, share in bundle.items())
             for node in nodes
         )
         return found // self.workers
@@ -79,7 +81,7 @@ def parse_resources(texts: Sequence[str], default: Resources, rungs: Iterable[in
 
 
 def _parse(text: str) -> tuple[int | None, Resources]:
-    match = re.fullmatch(r"(?:([123]):)?((?:gpu|cpu|workers)=[\d.]+(?:,(?:gpu|cpu|workers)=[\d.]+)*)", text)
+    match = re.fullmatch(rf"(?:([123]):)?({_NEED}(?:,{_NEED})*)", text)
     if not match:
         raise OptionError("resources", text, _FORM)
     pairs = [part.split("=") for part in match[2].split(",")]
@@ -99,4 +101,7 @@ def _parse(text: str) -> tuple[int | None, Resources]:
         )
     if cpu / workers < 0.01:
         raise OptionError("resources", text, "cpu must be more than zero.")
+    # Cut off and not rounded, as Ray does: 0.0003 among three is less than a step to it.
+    if gpu and int(gpu / workers * _STEPS) == 0:
+        raise OptionError("resources", text, f"gpu is at least {1 / _STEPS:g} for each worker, or 0.")
     return int(match[1]) if match[1] else None, Resources(cpu, gpu, int(workers))

@@ -51,6 +51,14 @@ def refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> str:
         (["--executor", "ray", "--resources", "gpu=2"], "--resources gpu=2: rung 1 does not train"),
         (["--executor", "ray", "--resources", "cpu=1,cpu=2"], "--resources cpu=1,cpu=2: names one thing"),
         (["--executor", "ray", "--resources", "cpu=0"], "--resources cpu=0: cpu must be more than zero."),
+        (
+            ["--executor", "ray", "--resources", "cpu=\uff11"],
+            "--resources cpu=\uff11: give [RUNG:]gpu=G,cpu=C",
+        ),
+        (
+            ["--executor", "ray", "--resources", "gpu=0.00001"],
+            "--resources gpu=0.00001: gpu is at least 0.0001",
+        ),
         (["--executor", "ray", "--address", "somewhere"], "--address somewhere: give auto, local, HOST:PORT"),
         (["--executor", "ray", "--address", "127.0.0.1:1"], "--address 127.0.0.1:1: nobody answers there."),
         (["--executor", "ray", "--storage-path", "s3://bucket"], "--storage-path s3://bucket: must be a fol"),
@@ -146,6 +154,20 @@ def test_resources_of_a_rung_go_before_those_of_all() -> None:
     found = parse_resources(["3:gpu=4,cpu=16", "gpu=0.25,cpu=4"], Resources(), (1, 2, 3))
     assert found == {1: Resources(4, 0.25), 2: Resources(4, 0.25), 3: Resources(16, 4, 4)}
     assert found[3].bundle == {"CPU": 4, "GPU": 1}
+
+
+@pytest.mark.parametrize("text", ["gpu=0.0001", "gpu=0.33333,cpu=0.33333", "gpu=0.0004,cpu=3,workers=3"])
+def test_shares_of_any_precision_are_taken_as_ray_takes_them(text: str) -> None:
+    import ray
+
+    needed = parse_resources([f"3:{text}"], Resources(), (3,))[3]
+    ray.remote(num_cpus=needed.bundle["CPU"], num_gpus=needed.bundle["GPU"])(refused)
+
+
+@pytest.mark.parametrize("text", ["gpu=0.00009999", "gpu=0.0003,cpu=3,workers=3"])
+def test_a_share_that_is_too_small_for_ray_is_refused(text: str) -> None:
+    with pytest.raises(OptionError, match=r"gpu is at least 0\.0001 for each worker, or 0\."):
+        parse_resources([f"3:{text}"], Resources(), (3,))
 
 
 @pytest.mark.parametrize(
