@@ -17,6 +17,7 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 from evaluators.options import OptionError
 from search.ray_cluster.capacity import Node, living_nodes
 from search.ray_cluster.environment import is_reachable, resolved
+from search.ray_cluster.quiet import without_refusals
 from search.survey import installed_versions
 
 if TYPE_CHECKING:
@@ -45,16 +46,18 @@ def connected(address: str | None) -> Iterator[None]:
     Raises:
         OptionError: If nobody answers there, or Ray's or Python's versions differ.
     """
-    address = resolved(address)
-    if address not in ("auto", "local"):
-        _check_reachable(address)
+    chosen = resolved(address)
+    if chosen not in ("auto", "local"):
+        _check_reachable(chosen)
     if ray.is_initialized():
         yield
         return
     try:
-        _join(address)
+        with contextlib.nullcontext() if chosen == "local" else without_refusals():
+            _join(chosen)
     except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-        raise OptionError("address", address, _one_line(error) + _hint()) from error
+        rule = _one_line(error) if chosen == "local" else f"{_one_line(error)} {_advice(error)}"
+        raise OptionError("address", address, rule if address else f"{_guess(chosen)}: {rule}") from error
     try:
         yield
     finally:
@@ -206,11 +209,26 @@ def _check_reachable(address: str) -> None:
         raise OptionError("address", address, "nobody answers there.")
 
 
-def _hint() -> str:
-    """A cluster that asks for a token does not say so to a driver that brings none."""
-    if os.environ.get("RAY_AUTH_MODE") == "token":
-        return ""
-    return " If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; --address local starts one."
+def _guess(chosen: str) -> str:
+    """What was tried without ``--address``."""
+    if chosen == "local":
+        return "none was given, and no cluster could be started here"
+    which = "RAY_ADDRESS names" if os.environ.get("RAY_ADDRESS") else "runs on this machine"
+    return f"none was given, and the Ray cluster that {which} could not be joined"
+
+
+def _advice(error: BaseException) -> str:
+    """What to do about a cluster that asks for a token; only the cause of Ray's error tells of it."""
+    # Ray sets the mode itself where it finds a token and was told of no mode.
+    if os.environ.get("RAY_AUTH_MODE", "").lower() != "token":
+        token = "If it asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; "
+    elif "InvalidAuthToken" in str(error.__cause__):
+        names = ("RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH")
+        brought = next((name for name in names if os.environ.get(name)), "~/.ray/auth_token")
+        token = f"It asks for another token than that of {brought}; set RAY_AUTH_TOKEN to its own; "
+    else:
+        token = ""
+    return f"{token}--address local starts one of your own."
 
 
 def _one_line(error: BaseException) -> str:
@@ -218,4 +236,4 @@ def _one_line(error: BaseException) -> str:
     text, _, trace = str(error).partition("Traceback (most recent call last):")
     cause = trace.strip().splitlines()[-1:]
     text = " ".join([*text.split(), *cause])
-    return text if len(text) < 300 else text[:300] + "..."
+    return (text if text.endswith(".") else f"{text}.") if len(text) < 300 else text[:300] + "..."
