@@ -66,7 +66,8 @@ def test_a_token_file_of_another_cluster_is_named(nodes, stranger, tmp_path: Pat
 def test_a_driver_without_a_token_is_told_how_to_bring_one(nodes, stranger, tmp_path: Path) -> None:
     assert refused(stranger, tmp_path, "--address", nodes.address) == (
         f"search.run: --address {nodes.address}: Failed to connect to Ray cluster at {nodes.address}. If it "
-        "asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; --address local starts one of your own."
+        "asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN; --address local starts one of "
+        "your own."
     )
 
 
@@ -74,7 +75,7 @@ def test_a_wrong_token_is_named_by_where_it_came_from(nodes, stranger, tmp_path:
     given = {"RAY_ADDRESS": nodes.address, "RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": OTHER_TOKEN}
     said = refused(stranger | given, tmp_path)
     assert said.startswith(
-        "search.run: --address: none was given, and the Ray cluster that RAY_ADDRESS names could not be joined"
+        "search.run: --address: none was given, and the Ray cluster that RAY_ADDRESS names could not be "
     )
     assert "It asks for another token than that of RAY_AUTH_TOKEN; " in said
     assert OTHER_TOKEN not in said
