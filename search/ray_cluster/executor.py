@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import shutil
 from dataclasses import dataclass
@@ -29,6 +30,15 @@ if TYPE_CHECKING:
 
 #: Folder in which Tune's loggers write.
 _EXPERIMENT = "tune"
+
+#: What Tune itself writes there, for a restore that is never asked for: the study is the record.
+_OF_TUNE = (
+    "*.pkl",
+    "experiment_state-*.json",
+    "search_gen_state-*.json",
+    ".validate_storage_marker",
+    "error.txt",
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -105,8 +115,7 @@ class RayExecutor:
             tuner.fit()
         finally:
             source.close()
-            for pickled in (self.storage / _EXPERIMENT).rglob("*.pkl"):
-                pickled.unlink()
+            _leave_logs(self.storage / _EXPERIMENT)
         if source.defect is not None:
             raise source.defect
         _clear(self.storage)
@@ -121,7 +130,23 @@ def _placement(needed: Resources) -> tune.PlacementGroupFactory:
     return tune.PlacementGroupFactory([needed.bundle])
 
 
+def _leave_logs(experiment: Path) -> None:
+    """Remove what Tune wrote, and folders of trials that no logger wrote into."""
+    for pattern in _OF_TUNE:
+        for file in experiment.rglob(pattern):
+            file.unlink(missing_ok=True)
+    folders = [path for path in experiment.rglob("*") if path.is_dir()]
+    for folder in (*sorted(folders, reverse=True), experiment):  # what is inside comes first
+        _remove_if_empty(folder)
+
+
 def _clear(storage: Path) -> None:
     """Nothing runs any more: only what loggers wrote stays."""
     for name in (WEIGHTS, TRAININGS, SHARED):
         shutil.rmtree(storage / name, ignore_errors=True)
+    _remove_if_empty(storage)
+
+
+def _remove_if_empty(folder: Path) -> None:
+    with contextlib.suppress(OSError):
+        folder.rmdir()

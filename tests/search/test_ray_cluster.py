@@ -87,6 +87,19 @@ def test_one_worker_gives_the_study_of_the_local_executor(run_fake, local, tmp_p
     assert {fleet.nodes for fleet in heard.fleets} == {2}
     assert max(fleet.running for fleet in heard.fleets) == 1
     assert not list(tmp_path.rglob("*.pkl"))
+    assert not (tmp_path / "cluster").exists()
+
+
+@pytest.mark.usefixtures("nodes")
+def test_what_loggers_of_tune_wrote_stays_and_nothing_else(run_fake, tmp_path) -> None:
+    from ray.tune.logger import CSVLoggerCallback, JsonLoggerCallback
+
+    callbacks = (CSVLoggerCallback(), JsonLoggerCallback())
+    work = executor(tmp_path, FakePlan(tmp_path), callbacks=callbacks)
+    _, _, folder = run_fake(budget="3", final=1, max_rung=1, execute=work)
+    left = {str(path.relative_to(tmp_path / "cluster")) for path in (tmp_path / "cluster").rglob("*.*")}
+    files = ("params.json", "progress.csv", "result.json")
+    assert left == {f"tune/{name}/{file}" for name in keys(folder) for file in files}
 
 
 @pytest.mark.usefixtures("nodes")
@@ -129,6 +142,7 @@ def test_misdeeds_are_recorded_with_their_reasons_and_nothing_else_is_lost(run_f
     again = {name for name, count in calls.items() if count > 1}
     assert {name.partition("-")[0] for name in again} == {by_name["dies_once"], by_name["dies_always"]}
     assert len(keys(folder)) == len(set(keys(folder)))
+    assert not (tmp_path / "cluster").exists()
 
 
 @pytest.mark.usefixtures("nodes")
@@ -177,6 +191,7 @@ def test_a_driver_that_can_not_record_stops_at_once(run_fake, tmp_path, monkeypa
         run_fake(**SETTINGS, execute=executor(tmp_path, plan))
     assert len((tmp_path / "ends.txt").read_text().split()) <= 2
     assert not list(tmp_path.rglob("*.pkl"))
+    assert not (tmp_path / "cluster" / "tune").exists()
 
 
 @pytest.mark.usefixtures("nodes")
@@ -190,4 +205,4 @@ def test_processes_share_a_training(run_fake, tmp_path) -> None:
     calls = Counter((tmp_path / "calls.txt").read_text().split())
     trained = [name for name in keys(folder) if "-2-" in name]
     assert {calls[name] for name in trained} == {2}
-    assert not (tmp_path / "cluster" / "train").exists()
+    assert not (tmp_path / "cluster").exists()

@@ -96,6 +96,7 @@ def test_one_worker_of_two_nodes_gives_the_front_of_the_local_executor(nodes, lo
     run(folder, *SETTINGS, *on(nodes, "--workers", "1"))
     assert facts(folder) == facts(local)
     assert not list(folder.rglob("*.pkl"))
+    assert not (folder / "cluster").exists()
 
 
 def test_a_killed_node_loses_nothing_and_another_one_gets_work(nodes, tmp_path) -> None:
