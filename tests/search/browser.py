@@ -114,13 +114,26 @@ def centre(page: Page, selector: str) -> tuple[float, float]:
 
 def click_mark(page: Page, name: str, index: int) -> None:
     """Click a mark of the plot where it is drawn."""
-    page.mouse.move(0, 0)
-    page.wait_for_selector("#plot .hoverlayer .hovertext", state="detached")
     page.evaluate("document.getElementById('plot').scrollIntoView({block: 'center', behavior: 'instant'})")
-    page.mouse.move(*mark_at(page, name, index))
-    page.wait_for_selector("#plot .hoverlayer .hovertext")
+    x, y = mark_at(page, name, index)
+    # Plotly looks at the mouse from time to time only, so that the last of two quick moves may pass unseen.
+    for step in range(100):
+        page.mouse.move(x + step % 2, y)
+        if _is_over(page, name, index):
+            break
+        page.wait_for_timeout(50)
+    assert _is_over(page, name, index)
     page.mouse.down()
     page.mouse.up()
+
+
+def _is_over(page: Page, name: str, index: int) -> bool:
+    """Whether the plot knows that the mouse is over this very mark."""
+    return page.evaluate(
+        "([name, index]) => (document.getElementById('plot')._hoverdata ?? [])"
+        ".some(found => found.data.name === name && found.pointNumber === index)",
+        [name, index],
+    )
 
 
 def draw_all(page: Page) -> None:
