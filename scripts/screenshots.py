@@ -12,7 +12,7 @@ from pathlib import Path
 
 from playwright.sync_api import Browser, Page, sync_playwright
 
-DESKTOP = {"width": 1280, "height": 1220}
+DESKTOP = {"width": 1280, "height": 1320}
 PHONE = {"width": 390, "height": 844}
 
 
