@@ -179,7 +179,7 @@ class _Missing:
         )
         self._points = points
         self._without_controls: list[Record] | None = None
-        self._running: set[tuple[object, ...]] = set()
+        self._running: set[tuple[str, int, Method, int]] = set()
 
     @cached_property
     def with_controls(self) -> list[Record]:
@@ -209,6 +209,7 @@ class _Missing:
         self._running.discard(job.key)
         self._run.tell_failure(job, trace)
         self._run.book.add_failure(job.rung, job.candidate.id, trace)
+        self._expect_the_rest()
         return False
 
     def _add_controls(self) -> None:
@@ -216,7 +217,7 @@ class _Missing:
             if self._running and self._run.config.max_rung < 3:
                 return  # failures of points leave less room for controls
             self._without_controls = self.with_controls
-        waiting = []
+        waiting, failed = [], self._run.book.failures(self._run.config.max_rung)
         for point in self._without_controls:
             wanted = self._finals.jobs(point.candidate, point.origin, None)
             if all(self._run.book.find(*job.key) for job in wanted):
@@ -224,9 +225,20 @@ class _Missing:
                     self._queue += self._finals.jobs(
                         candidate, f"control: {kind}", point.evaluation.candidate
                     )
-            else:
+            elif point.evaluation.candidate not in failed:
                 waiting.append(point)
         self._without_controls = waiting
+        self._expect_the_rest()
+
+    def _expect_the_rest(self) -> None:
+        """Once all controls are known: two may be one network or a point's, and what failed ends early."""
+        if self._without_controls != []:
+            return
+        book, rung = self._run.book, self._run.config.max_rung
+        failed = book.failures(rung)
+        wanted = {job.key for job in self._queue if job.candidate.id not in failed}
+        missing = self._running | {key for key in wanted if book.find(*key) is None}
+        self._run.progress.expect({rung: len(book.records(rung)) + len(missing)})
 
 
 def _most_frequent(criteria: Iterable[str], default: str) -> str:

@@ -15,6 +15,7 @@ from search.drive import finished_result
 from search.finish import compare
 from search.front import Mark, front, spread
 from search.jobs import NothingSucceededError
+from search.progress import Silent
 from search.report.history import read_history
 from search.result import Point, Result, Summary
 from search.study import read_evaluations
@@ -76,6 +77,33 @@ def test_finals_and_their_controls_get_all_methods_and_seeds(run_fake) -> None:
         assert point.scores[point.weights].mean == point.score
     seeds = {(r.evaluation.method, r.evaluation.seed) for r in on_rung(folder, 3)}
     assert seeds == {(m, s) for m in ("finetune", "scratch_e", "scratch_b") for s in (5, 6)}
+
+
+class Announced(Silent):
+    """What a run says that it will do, and what it has done."""
+
+    def __init__(self) -> None:
+        self.total: dict[int, int] = {}
+        self.done: Counter[int] = Counter()
+
+    def expect(self, counts) -> None:
+        self.total |= counts
+
+    def evaluated(self, record) -> None:
+        self.done[record.evaluation.rung] += 1
+
+
+@pytest.mark.parametrize("max_rung", [1, 2, 3])
+@pytest.mark.parametrize("failing", [False, True])
+def test_what_is_announced_is_reached_though_controls_coincide(run_fake, max_rung, failing) -> None:
+    for seed in range(4):
+        told, problem = Announced(), make_problem()
+        if failing:
+            result, _, _ = run_fake(f"first-{seed}", budget="9", max_rung=max_rung, seed=seed)
+            lost = {result.controls[0].id, result.points[-1].id}
+            problem = make_problem(fail=lambda c, rung, lost=lost: c.id in lost and rung == max_rung)
+        run_fake(f"{seed}", budget="9", max_rung=max_rung, seed=seed, problem=problem, progress=told)
+        assert told.total[max_rung] == told.done[max_rung] > 0
 
 
 def test_controls_have_at_most_their_points_macs_within_a_step(run_fake) -> None:
