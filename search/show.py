@@ -69,10 +69,11 @@ def print_result(console: Console, result: Result, folder: Path) -> None:
     lines += [verdict(comparison, metric) for comparison in result.comparisons]
     lines += [correlation_words(found) for found in result.correlations[:1]]
     lines += [f"warning: {warning}" for warning in result.warnings]
-    lines += [f"report: {folder / 'report.html'}", f"networks: {folder / 'architectures'}"]
     console.print(terminal_table(f"Front of {result.task}", headings, rows))
-    for line in lines:
-        console.print(line, highlight=False, markup=False, soft_wrap=True)
+    for line in lines:  # on a terminal broken between words; else one line each, for grep
+        console.print(line, highlight=False, markup=False, soft_wrap=not console.is_terminal)
+    for line in (f"report: {folder / 'report.html'}", f"networks: {folder / 'architectures'}"):
+        console.print(line, highlight=False, markup=False, soft_wrap=True)  # paths stay whole
 
 
 def _row(point: Point, result: Result, metric: Metric, methods: list[str]) -> list[str]:

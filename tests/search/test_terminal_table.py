@@ -52,3 +52,15 @@ def test_a_front_in_a_metric_of_its_own_is_whole_on_80_columns(metric):
     heading = "".join(text.split("─")[0].split())
     assert heading.count("Scratch-") == 2  # their letters may stand on the next line
     assert {"E", "B"} <= set(heading)
+
+
+@pytest.mark.parametrize("is_terminal", [False, True])
+def test_sentences_break_between_words_on_a_terminal_and_nowhere_else(is_terminal):
+    console = Console(width=80, force_terminal=is_terminal, no_color=True)
+    with console.capture() as capture:
+        print_result(console, make_result(), Path("a-folder-of-a-long-name") / ("x" * 80))
+    lines = [line.rstrip() for line in capture.get().splitlines()]
+    said = [line for line in lines if "pairs" in line or line.startswith("No, ")]
+    assert said
+    assert all(len(line) <= 80 for line in said) is is_terminal
+    assert f"report: a-folder-of-a-long-name/{'x' * 80}/report.html" in lines
