@@ -41,6 +41,11 @@ class FilledPath(click.Path):
         return super().convert(value, param, ctx)
 
 
+def is_refusal(error: BaseException) -> bool:
+    """Whether a disk that is full, or whoever owns it, has refused something."""
+    return isinstance(error, OSError) and error.errno in _REFUSALS
+
+
 def run_command(
     command: click.Command, name: str, argv: Sequence[str] | None = None, program: str | None = None
 ) -> int:
@@ -69,7 +74,7 @@ def run_command(
     except OptionError as error:
         return _say(name, str(error), BAD_INPUT)
     except OSError as error:
-        if error.errno not in _REFUSALS:
+        if not is_refusal(error):
             raise
         where = "" if error.filename is None else f"{error.filename}: "
         return _say(name, f"{where}{error.strerror}; mend that, then call it again.", INTERRUPTED)

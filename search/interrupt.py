@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import contextlib
+import os
 import signal
 import threading
 import time
@@ -61,21 +62,32 @@ class _Stop:
 
     def __init__(self) -> None:
         self.since: float | None = None
+        self._process = os.getpid()
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
         del frame
+        if os.getpid() != self._process:  # a fork of it, which others may want to end
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
         if self.since is None:
             self.since = time.monotonic()
-            atexit.register(_ignore)  # handlers of Python are gone before the process is
+            _stopped.append(self)
             raise KeyboardInterrupt
         if time.monotonic() - self.since >= _PATIENCE_SECONDS:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
 
 
+#: Of this process, such as heard a signal.
+_stopped: list[_Stop] = []
+
+
+@atexit.register  # early, and so called late: whatever hangs at the end of a process can still be stopped
 def _ignore() -> None:
-    for number in _STOPPING:
-        signal.signal(number, signal.SIG_IGN)
+    """Handlers of Python are gone before the process is, and a signal would change its exit code."""
+    if _stopped:
+        for number in _STOPPING:
+            signal.signal(number, signal.SIG_IGN)
 
 
 @contextlib.contextmanager

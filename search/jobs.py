@@ -53,7 +53,7 @@ class NothingSucceededError(StoppedError):
 
     def __init__(self, rung: int, failures: Mapping[str, str]) -> None:
         last = f", the last with {reason_of([*failures.values()][-1])}" if failures else ""
-        super().__init__(f"no candidate came through rung {rung}: {len(failures)} failed{last}")
+        super().__init__(f"no candidate came to the end of rung {rung}: {len(failures)} failed{last}")
         self.rung, self.failures = rung, failures
 
     def __reduce__(self) -> tuple[type[NothingSucceededError], tuple[int, Mapping[str, str]]]:

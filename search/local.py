@@ -5,10 +5,12 @@ from __future__ import annotations
 import traceback
 from typing import TYPE_CHECKING
 
+from search.command import is_refusal
 from search.jobs import phase_of
 
 if TYPE_CHECKING:
-    from search.jobs import Jobs, Run
+    from evaluators.evaluation import Outcome
+    from search.jobs import Job, Jobs, Run
 
 
 def execute(run: Run, jobs: Jobs) -> None:
@@ -16,6 +18,7 @@ def execute(run: Run, jobs: Jobs) -> None:
 
     Raises:
         NothingSucceededError: Where every evaluation so far of a rung failed.
+        OSError: Where a disk is full, or may not be written to.
     """
     while (job := jobs.next()) is not None:
         run.progress.begin(run.described(job))
@@ -25,11 +28,22 @@ def execute(run: Run, jobs: Jobs) -> None:
                 outcome = run.problem.evaluator.evaluate(
                     job.candidate, rung=job.rung, method=job.method, seed=job.seed
                 )
-                record = run.record(job, outcome.evaluation, outcome.model.state_dict)
-        except (Exception, SystemExit):  # a loader that gives up must not end the run unheard
+        except (Exception, SystemExit) as error:  # a loader that gives up must not end the run unheard
+            if is_refusal(error):
+                raise  # a full disk says nothing of a candidate
             given_up = jobs.failed(job, traceback.format_exc())
         else:
-            jobs.done(job, record)
+            given_up = _put_on_record(run, jobs, job, outcome)
         job.forget_training(run.trainings)
         if given_up:
             raise run.nothing_succeeded(job.rung)
+
+
+def _put_on_record(run: Run, jobs: Jobs, job: Job, outcome: Outcome) -> bool:
+    """Whether to give up: a score that is not finite is the candidate's failure, all else is ours."""
+    try:
+        record = run.record(job, outcome.evaluation, outcome.model.state_dict)
+    except ArithmeticError:
+        return jobs.failed(job, traceback.format_exc())
+    jobs.done(job, record)
+    return False

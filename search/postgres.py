@@ -34,6 +34,11 @@ _DEFAULTS = {
     "fallback_application_name": "espalier",
 }
 
+#: What a stranger may say of a database: others write files, name those that hold secrets, or pass them on.
+_HARMLESS = frozenset(
+    {"host", "hostaddr", "port", "user", "dbname", "sslmode", "application_name", "connect_timeout"}
+)
+
 #: The server's half of the same: it frees the lock of a machine that lost its power within a minute.
 _SESSION = "SELECT " + ", ".join(
     f"set_config('tcp_keepalives_{name}', '{value}', false)"
@@ -55,8 +60,9 @@ class Postgres:
     Args:
         address: The database. Nothing secret of it is kept in a URL, so none can be in a message.
         run: Name of the run, the same wherever its folder is.
-        wary: Whether somebody else may have chosen the address. Nothing that asks for a password in plain
-            text is told one then, unless ``PGREQUIREAUTH`` allows it.
+        wary: Whether somebody else may have chosen the address. Of its parameters only those that say where
+            the database is count then, and nothing that asks for a password in plain text is told one, unless
+            ``PGREQUIREAUTH`` allows it.
     """
 
     def __init__(self, address: Address, run: str, *, wary: bool = False) -> None:
@@ -125,11 +131,11 @@ class Postgres:
                 raise OptionError("storage", self._address.url, str(error)) from None
 
     def _parameters(self) -> dict[str, Any]:
-        found = {**_DEFAULTS, **conninfo_to_dict(self._address.url), **self._address.secrets}
+        named = conninfo_to_dict(self._address.url)
         if self._wary:
-            allowed = os.environ.get("PGREQUIREAUTH", "!password")
-            found["require_auth"] = allowed  # in the place of what the address says
-        return found
+            named = {name: value for name, value in named.items() if name in _HARMLESS}
+            named["require_auth"] = os.environ.get("PGREQUIREAUTH", "!password")
+        return {**_DEFAULTS, **named, **self._address.secrets}
 
     def _connect(self) -> psycopg.Connection[Any]:
         return psycopg.connect(autocommit=True, **self._parameters())

@@ -287,7 +287,7 @@ class Book:
         return self._studies[1].user_attrs.get(key)
 
     def _trials(self, rung: int) -> list[FrozenTrial]:
-        return _counted(self._studies[rung])
+        return counted_trials(self._studies[rung])
 
     def _told_again(self, trial: FrozenTrial) -> bool:
         """Finish a trial whose driver died after writing its result and before telling it."""
@@ -350,11 +350,17 @@ def _open(storage: BaseStorage, name: str, objectives: Objectives) -> optuna.Stu
     return study
 
 
-def _counted(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials, without what an earlier end of the run, see :meth:`Book.try_again`, has left behind."""
+def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
+    """Trials, without the failures that an earlier end of the run has left to be tried again.
+
+    Proposals of a rung 1 where some succeeded stay, failed ones too: the sampler went by them.
+    """
     since = study.user_attrs.get(_TRIED_AGAIN, 0)
     trials = study.get_trials(deepcopy=False)
-    return [trial for trial in trials if trial.number >= since or trial.state == TrialState.COMPLETE]
+    early = trials[:since]
+    proposals_stay = any(trial.state == TrialState.COMPLETE for trial in early)
+    stay = [t for t in early if t.state == TrialState.COMPLETE or (proposals_stay and t.params)]
+    return [*stay, *trials[since:]]
 
 
 def _is_proposal(trial: FrozenTrial) -> bool:
@@ -395,5 +401,5 @@ def record_of(trial: FrozenTrial) -> Record | None:
 
 
 def _failures(study: optuna.Study) -> dict[str, str]:
-    failures = [t.user_attrs["failure"] for t in _counted(study) if "failure" in t.user_attrs]
+    failures = [t.user_attrs["failure"] for t in counted_trials(study) if "failure" in t.user_attrs]
     return {failure["candidate"]: failure["traceback"] for failure in failures}

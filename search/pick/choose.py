@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from evaluators.options import OptionError
 from search.pick import amounts
 from search.pick.columns import LATENCY, RATIO, SIZE, columns
-from search.report.words import Metric, share
+from search.report.words import Metric, hyphened, share
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -235,8 +235,10 @@ def _good_enough(result: Result, points: list[Point], limits: Limits) -> list[Po
     assert limits.min_score is not None
     option, metric = limits.min_score_option, Metric(result.metric)
     least = amounts.score(option, limits.min_score, metric)
-    shown = metric.value(least)  # 91.17% takes the network that every table tells as 91.17%
-    good = [point for point in points if point.score >= least or metric.value(point.score) == shown]
+    shown = metric.value(least)
+    # 91.17% takes the network that every table tells as 91.17%; more digits than that are meant as they are.
+    is_as_shown = math.isclose(amounts.score(option, hyphened(shown), metric), least, rel_tol=1e-12)
+    good = [p for p in points if p.score >= least or (is_as_shown and metric.value(p.score) == shown)]
     if not good:
         best = max(point.score for point in points)
         reachable = f"{math.floor(best * 1e4) / 100:.2f}%" if metric.is_fraction else repr(best)

@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 #: Of each of the twenty attempts to join a cluster; Ray's error has the last one as its cause.
 _REFUSAL = b"Failed to get cluster ID from GCS server"
 
+#: For the last lines to be passed on.
+_PATIENCE_SECONDS = 2.0
+
 _PASS_ON = f"""
 import sys
 for line in sys.stdin.buffer:
@@ -37,11 +40,15 @@ def without_refusals() -> Iterator[None]:
         return
     command = [sys.executable, "-I", "-S", "-c", _PASS_ON]
     # In a session of its own, Ctrl-C does not reach it before the last lines have.
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=terminal, start_new_session=True) as passing:
-        assert passing.stdin is not None
+    passing = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=terminal, start_new_session=True)
+    assert passing.stdin is not None
+    try:
         os.dup2(passing.stdin.fileno(), 2)
-        try:
-            yield
-        finally:
-            os.dup2(terminal, 2)
-            os.close(terminal)
+        yield
+    finally:
+        os.dup2(terminal, 2)
+        os.close(terminal)
+        passing.stdin.close()
+        # Whoever was started meanwhile writes there, too, and may live on.
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            passing.wait(_PATIENCE_SECONDS)

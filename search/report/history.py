@@ -13,7 +13,7 @@ from search.finite import is_finite
 from search.journal import RUNGS
 from search.reason import reason_of
 from search.storage import storage_in
-from search.study import find_study, record_of
+from search.study import counted_trials, find_study, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -114,7 +114,7 @@ def read_history(folder: Path, storage: Storage | None = None) -> History:
         return History()
     optunas = storage.read()
     studies = {rung: find_study(optunas, storage.study_name(rung)) for rung in RUNGS}
-    trials = {rung: study.get_trials(deepcopy=False) for rung, study in studies.items() if study}
+    trials = {rung: counted_trials(study) for rung, study in studies.items() if study}
     entries, num_unusable = _entries(trial for found in trials.values() for trial in found)
     proposals = trials.get(1, [])
     refused: dict[str, int] = defaultdict(int)

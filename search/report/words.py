@@ -96,6 +96,11 @@ def minus(number: str) -> str:
     return number.replace("-", _MINUS)
 
 
+def hyphened(text: str) -> str:
+    """What :func:`minus` was made of."""
+    return text.replace(_MINUS, "-")
+
+
 def significant(number: float, digits: int = 4) -> str:
     """A number of any magnitude by its first digits, e.g. ``0.6543``, ``0.0002134``; the minus as a minus."""
     return minus(f"{number:.{digits}g}")

@@ -11,6 +11,8 @@ from search.ray_cluster.environment import prepare_environment
 
 os.environ["PYTHONPATH"] = os.pathsep.join(sys.path)  # for workers, which start with the nodes
 prepare_environment("local")
+# Ray stores nothing on a disk that is nearly full, which the disk of a test machine may be.
+os.environ.setdefault("RAY_local_fs_capacity_threshold", "0.999")
 
 import ray  # noqa: E402
 from ray.cluster_utils import Cluster  # noqa: E402

@@ -177,6 +177,30 @@ def test_only_a_stopped_process_that_hangs_is_killed_by_another_signal(
     assert (process.returncode, process.stdout, process.stderr) == (code, said, "")
 
 
+def test_a_forked_child_is_ended_by_sigterm_as_ever() -> None:
+    script = """
+import os, signal, time
+from search.interrupt import stoppable
+with stoppable():
+    child = os.fork()
+    if not child:
+        os.write(1, b"child")
+        try:
+            time.sleep(60)
+        finally:
+            os._exit(7)
+    while True:
+        os.kill(child, signal.SIGTERM)
+        found, status = os.waitpid(child, os.WNOHANG)
+        if found:
+            break
+        time.sleep(0.01)
+print(os.waitstatus_to_exitcode(status))
+"""
+    process = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert process.stdout.removeprefix("child") == f"{-signal.SIGTERM}\n", process.stderr
+
+
 def test_a_write_is_finished_before_sigterm_kills() -> None:
     script = """
 import signal

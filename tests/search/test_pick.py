@@ -3,7 +3,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
-from made_run import DENSE, POINTS, make_point, make_result, make_run
+from made_run import POINTS, make_point, make_result, make_run
 
 from evaluators.options import OptionError
 from search.command import run_command
@@ -78,25 +78,6 @@ def test_controls_and_dominated_finals_are_never_picked_by_a_limit():
     control = make_point("u7", 475_000, 0.99, origin="control: uniform", control_of="c3")
     result = make_result(controls=(control,), dominated=(make_point("f6", 470_000, 0.99),))
     assert picked_from(result, Limits(max_macs="50%")) == "c3"
-
-
-def test_a_metric_that_is_no_fraction_is_compared_as_it_is():
-    points = tuple(replace(point, score=100 * point.score) for point in POINTS)
-    result = make_result(metric="psnr", points=points, dense=replace(DENSE, score=97.0))
-    assert picked_from(result, Limits(min_score="95.82")) == "c3"
-    with pytest.raises(
-        OptionError, match=r"^--min-score 98: no network reaches it; the best psnr on holdout is 97\.25"
-    ):
-        picked_from(result, Limits(min_score="98"))
-    with pytest.raises(OptionError, match=r"^--min-score '95%': must be a number\."):
-        picked_from(result, Limits(min_score="95%"))
-
-
-def test_a_score_is_reached_as_it_is_shown():
-    points = tuple(replace(p, score=0.911666) if p.id == "c3" else p for p in POINTS)
-    result = make_result(points=points)
-    assert picked_from(result, Limits(min_score="91.17%", where=("macs>=48%",))) == "c3"
-    assert picked_from(result, Limits(min_score="91.18%", where=("macs>=48%",))) == "d4"
 
 
 SHARE = "must be a share of dense like 50%, or a number like 30M, above 0."

@@ -87,6 +87,27 @@ def test_a_database_that_a_file_names_is_told_no_password(trap: Trap, tmp_path: 
     assert trap.told == b""
 
 
+def test_an_address_that_a_file_names_says_where_the_database_is_and_nothing_else(tmp_path: Path) -> None:
+    victim = tmp_path / "victim"
+    harmful = {
+        "sslkeylogfile": victim,
+        "gssdelegation": "1",
+        "service": "mine",
+        "passfile": victim,
+        "sslkey": victim,
+        "options": "-csearch_path%3Devil",
+        "require_auth": "password",
+    }
+    asked = "&".join(f"{name}={value}" for name, value in harmful.items())
+    record = storage_in(strangers(tmp_path, f"postgresql://u@db:5433/studies?sslmode=require&{asked}"))
+    assert isinstance(record, Postgres)
+    found = record._parameters()
+    assert not (found.keys() - {"require_auth"}) & harmful.keys()
+    assert found["require_auth"] == "!password"
+    wanted = {"user": "u", "host": "db", "port": "5433", "dbname": "studies", "sslmode": "require"}
+    assert found.items() >= wanted.items()
+
+
 def test_the_reader_can_allow_it(trap: Trap, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PGREQUIREAUTH", "password")
     with pytest.raises(OptionError):

@@ -349,7 +349,8 @@ def test_what_nothing_came_through_is_one_line_and_tried_again_once_it_is_mended
         code, _, err = call(*settings)
     assert (code, err) == (
         1,
-        "search.run: no candidate came through rung 2: 2 failed, the last with ArithmeticError: first line; "
+        "search.run: no candidate came to the end of rung 2: 2 failed, "
+        "the last with ArithmeticError: first line; "
         "see a b/run.log; continue with: python -m search.run --resume --out 'a b'\n",
     )
     assert "in broken" in (tmp_path / "a b" / "run.log").read_text()

@@ -194,21 +194,6 @@ def test_a_failing_candidate_is_recorded_and_counted_and_the_run_goes_on(run_fak
     assert result.counts["rung-1"] == 18 - len(failed)
 
 
-@pytest.mark.parametrize(("rung", "max_rung"), [(1, 1), (1, 2), (2, 2), (1, 3), (2, 3), (3, 3)])
-def test_a_rung_that_nothing_comes_through_ends_the_run_and_is_tried_again(run_fake, rung, max_rung) -> None:
-    _, _, sound = run_fake("sound", max_rung=max_rung, budget="9")
-    broken = make_problem(fail=lambda _, at: at == rung)
-    said = (
-        rf"^no candidate came through rung {rung}: \d+ failed, the last with ArithmeticError: \w+ was told to"
-    )
-    for _ in range(2):
-        with pytest.raises(NothingSucceededError, match=said):
-            run_fake(max_rung=max_rung, budget="9", problem=broken)
-    _, _, mended = run_fake(max_rung=max_rung, budget="9")
-    assert facts(mended) == facts(sound)
-    assert read_evaluations(mended) == read_evaluations(sound)
-
-
 def test_a_run_whose_first_evaluations_all_fail_makes_no_more(run_fake) -> None:
     problem = make_problem(fail=lambda *_: True)
     with pytest.raises(NothingSucceededError):

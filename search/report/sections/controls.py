@@ -80,6 +80,6 @@ def _table(comparisons: Sequence[Comparison], metric: Metric) -> Table:
     note = (
         "Paired over points, Student's t. The search chose its points on holdout, which flatters it there; "
         "the controls were not chosen, and test chose nothing. A pair of a network with itself is one where "
-        "the search found just the control's widths: a difference of zero."
+        "the search found just the control's widths and criteria: a difference of zero."
     )
     return Table("controls", "Search minus controls, both splits", columns, rows, note)
