@@ -34,9 +34,13 @@ _DEFAULTS = {
     "fallback_application_name": "espalier",
 }
 
-#: What a stranger may say of a database: others write files, name those that hold secrets, or pass them on.
+#: What a stranger may say of a database. Other parameters write files, name those that hold secrets, or pass
+#: credentials on.
 _HARMLESS = frozenset(
-    {"host", "hostaddr", "port", "user", "dbname", "sslmode", "application_name", "connect_timeout"}
+    {
+        *("host", "hostaddr", "port", "user", "dbname", "connect_timeout", "application_name"),
+        *("sslmode", "sslrootcert", "channel_binding", "target_session_attrs"),
+    }
 )
 
 #: The server's half of the same: it frees the lock of a machine that lost its power within a minute.
