@@ -39,10 +39,11 @@ from search.problem import Clock, Problem  # noqa: E402
 from search.progress import Silent  # noqa: E402
 from search.ray_cluster.executor import RayExecutor  # noqa: E402
 from search.ray_cluster.resources import Resources  # noqa: E402
+from search.record import read_evaluations  # noqa: E402
 from search.samplers import population  # noqa: E402
 from search.schedule import Schedule  # noqa: E402
 from search.seeds import num_targets  # noqa: E402
-from search.study import Book, read_evaluations  # noqa: E402
+from search.study import Book  # noqa: E402
 from search.weights import Weights  # noqa: E402
 from spaces.cost import CostBuilder  # noqa: E402
 from spaces.groups import ChannelGroup  # noqa: E402

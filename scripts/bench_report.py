@@ -31,8 +31,8 @@ from search.config import RunConfig
 from search.front import Mark, front
 from search.journal import open_journal
 from search.objectives import MACS
+from search.record import Record
 from search.result import Dense, Hypervolume, Point, Result, Summary
-from search.study import Record
 
 CRITERIA = ("l1", "taylor", "obs", "fpgm")
 WIDTHS = {f"layer{i // 8 + 1}.{i % 8}.conv1": 16 * 2 ** (i // 8) for i in range(24)}

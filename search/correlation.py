@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from search.study import Record
+    from search.record import Record
 
 #: The score of a candidate on a rung: what the next rung builds on, or is compared with.
 METHOD_OF = {1: "refit", 2: "finetune", 3: "finetune"}

@@ -13,12 +13,13 @@ from search.forecast import expected_counts
 from search.jobs import Executor, NothingSucceededError, Run, phase_of
 from search.journal import RUNGS
 from search.local import execute as execute_here
+from search.record import find_study
 from search.report import write_report
 from search.result import Result
 from search.schedule import Schedule
 from search.start import note_start
 from search.storage import storage_of
-from search.study import Book, find_study
+from search.study import Book
 from search.weights import Weights
 
 if TYPE_CHECKING:

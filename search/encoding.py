@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from search.limits import Window
-    from search.study import Params
+    from search.record import Params
     from spaces.architecture import Architecture
     from spaces.space import Space
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from evaluators.evaluation import Method
     from search.front import Mark
     from search.jobs import Executor, Run
-    from search.study import Record
+    from search.record import Record
 
 logger = logging.getLogger(__name__)
 

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from search.front import Mark
     from search.jobs import Run
     from search.objectives import Objectives
-    from search.study import Record
+    from search.record import Record
 
 logger = logging.getLogger(__name__)
 

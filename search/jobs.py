@@ -17,7 +17,7 @@ from search.limits import Budget
 from search.objectives import LATENCY
 from search.problem import Clock
 from search.reason import reason_of
-from search.study import Record
+from search.record import Record
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,7 +70,7 @@ class Job:
         rung: Fidelity.
         method: Where the weights come from.
         seed: Of the training.
-        origin: Who proposed the candidate, see :class:`search.study.Record`.
+        origin: Who proposed the candidate, see :class:`search.record.Record`.
         control_of: For a control, the id of the point that it stands beside.
         proposal: Its trial, on the rung of proposals.
     """

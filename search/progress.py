@@ -21,8 +21,8 @@ if TYPE_CHECKING:
     from rich.console import RenderableType
 
     from search.forecast import Forecast
+    from search.record import Record
     from search.report.words import Metric
-    from search.study import Record
 
 #: Shares of the dense MACs under which the best score so far is shown.
 LANDMARKS = (0.75, 0.50, 0.25)

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from search.encoding import Encoding
     from search.limits import Budget
-    from search.study import Params
+    from search.record import Params
 
 #: Population of NSGA-II, and random starts of TPE and GP, where the budget is a time.
 _BY_DEFAULT = 10

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
-    from search.study import Record
+    from search.record import Record
 
 #: Inside the run folder.
 FOLDER = "tensorboard"

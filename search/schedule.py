@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from search.front import Mark
     from search.jobs import Run
-    from search.study import Proposal, Record
+    from search.record import Record
+    from search.study import Proposal
 
 logger = logging.getLogger(__name__)
 

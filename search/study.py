@@ -1,4 +1,4 @@
-"""The record of a run: one plain Optuna study per rung, and the book that keeps them.
+"""The book that keeps the record of a run: one plain Optuna study per rung.
 
 Every fact about an evaluation is in the user attributes of its trial, so that the front can be rebuilt
 from the studies alone. A told trial never changes, and no trial is told before its evaluation is done.
@@ -8,24 +8,30 @@ from __future__ import annotations
 
 import math
 import warnings
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.exceptions import ExperimentalWarning
 from optuna.trial import TrialState, create_trial
 
-from evaluators.candidate import Candidate
 from evaluators.evaluation import SEARCHED, Evaluation
 from search.journal import RUNGS, study_name
 from search.objectives import MACS, SCORE
 from search.problem import covered
-from search.storage import storage_in
-from spaces.architecture import Architecture
+from search.record import (
+    TRIED_AGAIN,
+    Record,
+    counted_trials,
+    decode,
+    encode,
+    failures_of,
+    find_study,
+    records_of,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
-    from pathlib import Path
 
     from optuna.distributions import BaseDistribution
     from optuna.samplers import BaseSampler
@@ -33,42 +39,8 @@ if TYPE_CHECKING:
     from optuna.trial import FrozenTrial
 
     from search.objectives import Objectives
-    from search.storage import Storage
-
-#: In a rung's study: trials before this number that brought no evaluation count no more.
-_TRIED_AGAIN = "tried again from"
-
-Params = dict[str, float | str]
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """A finished evaluation and where its candidate came from.
-
-    Attributes:
-        evaluation: What it was worth.
-        origin: ``seed: error curve``, ``seed: global l1``, ``sampler: <name>``, ``control: uniform`` or
-            ``control: random``. On rungs above the first, the origin of the candidate.
-        widths: Kept units per group, in the order of the space.
-        criteria: Criterion of each group that loses units.
-        control_of: For a control, the id of the point that it stands beside.
-    """
-
-    evaluation: Evaluation
-    origin: str
-    widths: dict[str, int]
-    criteria: dict[str, str]
-    control_of: str | None = None
-
-    @property
-    def candidate(self) -> Candidate:
-        """What was evaluated; its ``id`` is that of the evaluation."""
-        return Candidate(Architecture.of(self.widths), tuple(self.criteria.items()))
-
-    @property
-    def is_control(self) -> bool:
-        """Whether it was evaluated beside a point, not proposed."""
-        return self.origin.startswith("control")
+    from search.record import Params
+    from spaces.architecture import Architecture
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,29 +56,6 @@ class Proposal:
     number: int
     trial: int
     params: Params
-
-
-def read_evaluations(folder: Path, storage: Storage | None = None) -> list[Record]:
-    """Every finished evaluation of a run, rung by rung, in the order in which they were finished.
-
-    Args:
-        folder: The run folder.
-        storage: Its record; found by ``config.json`` when ``None``.
-    """
-    storage = storage or storage_in(folder)
-    if not storage.exists():
-        return []
-    optunas = storage.read()
-    studies = [find_study(optunas, storage.study_name(rung)) for rung in RUNGS]
-    return [record for study in studies if study is not None for record in _records(study)]
-
-
-def find_study(storage: BaseStorage, name: str) -> optuna.Study | None:
-    """The study of this name, if there is one."""
-    try:
-        return optuna.load_study(study_name=name, storage=storage)
-    except KeyError:
-        return None
 
 
 class Book:
@@ -131,8 +80,8 @@ class Book:
         self._distributions = distributions
         self._objectives = objectives
         self._studies = {rung: _open(storage, name(rung), objectives) for rung in RUNGS}
-        self._rows = {rung: _records(study) for rung, study in self._studies.items()}
-        self._failed = {rung: _failures(study) for rung, study in self._studies.items()}
+        self._rows = {rung: records_of(study) for rung, study in self._studies.items()}
+        self._failed = {rung: failures_of(study) for rung, study in self._studies.items()}
         self._num_proposals = sum(map(_is_proposal, self._trials(1)))
         self._results = {(r.evaluation.candidate, *_how(r.evaluation)): r for r in self.all_records()}
         self._latencies: dict[Architecture, float] = {}
@@ -215,7 +164,7 @@ class Book:
         """Finish a proposal with its evaluation; telling again changes nothing."""
         if self._storage.get_trial(self._trial_id(proposal.trial)).state.is_finished():
             return
-        self._attach(proposal.trial, "record", _encode(record))
+        self._attach(proposal.trial, "record", encode(record))
         self._finish(proposal.trial, record.evaluation)
         self._remember(record)
 
@@ -243,7 +192,7 @@ class Book:
             values=self._values(record.evaluation),
             params=dict(params),
             distributions=self._distributions,
-            user_attrs={"record": _encode(record)},
+            user_attrs={"record": encode(record)},
         )
         self._studies[record.evaluation.rung].add_trial(trial)
         if record.evaluation.rung == 1:
@@ -266,7 +215,7 @@ class Book:
         for trial in trials:
             if trial.state == TrialState.RUNNING:
                 self._bury(trial, "the run ended before its evaluation")
-        self._studies[rung].set_user_attr(_TRIED_AGAIN, trials[-1].number + 1 if trials else 0)
+        self._studies[rung].set_user_attr(TRIED_AGAIN, trials[-1].number + 1 if trials else 0)
 
     def num_fruitless(self) -> int:
         """Latest proposals in a row that were duplicates or refused; when many, the space is exhausted."""
@@ -293,7 +242,7 @@ class Book:
         """Finish a trial whose driver died after writing its result and before telling it."""
         attrs = trial.user_attrs
         if "record" in attrs:
-            record = _decode(attrs["record"])
+            record = decode(attrs["record"])
             self._finish(trial.number, record.evaluation)
             self._remember(record)
         elif "failure" in attrs:
@@ -350,19 +299,6 @@ def _open(storage: BaseStorage, name: str, objectives: Objectives) -> optuna.Stu
     return study
 
 
-def counted_trials(study: optuna.Study) -> list[FrozenTrial]:
-    """Trials, without the failures that an earlier end of the run has left to be tried again.
-
-    Proposals of a rung 1 where some succeeded stay, failed ones too: the sampler went by them.
-    """
-    since = study.user_attrs.get(_TRIED_AGAIN, 0)
-    trials = study.get_trials(deepcopy=False)
-    early = trials[:since]
-    proposals_stay = any(trial.state == TrialState.COMPLETE for trial in early)
-    stay = [t for t in early if t.state == TrialState.COMPLETE or (proposals_stay and t.params)]
-    return [*stay, *trials[since:]]
-
-
 def _is_proposal(trial: FrozenTrial) -> bool:
     record = trial.user_attrs.get("record")
     if "dead" in trial.user_attrs or record is None:
@@ -378,28 +314,3 @@ def _is_searched(record: dict[str, Any]) -> bool:
 
 def _how(evaluation: Evaluation) -> tuple[int, str, int]:
     return evaluation.rung, evaluation.method, evaluation.seed
-
-
-def _encode(record: Record) -> dict[str, Any]:
-    return asdict(record)
-
-
-def _decode(raw: dict[str, Any]) -> Record:
-    return replace(Record(**raw), evaluation=Evaluation(**raw["evaluation"]))
-
-
-def _records(study: optuna.Study) -> list[Record]:
-    trials = study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    # Numbers follow the asks; the order of the tells is what a reader wants with several workers.
-    trials = sorted(trials, key=lambda trial: (trial.datetime_complete or trial.datetime_start, trial.number))
-    return [record for trial in trials if (record := record_of(trial)) is not None]
-
-
-def record_of(trial: FrozenTrial) -> Record | None:
-    """The evaluation that a trial keeps, if it does."""
-    return _decode(trial.user_attrs["record"]) if "record" in trial.user_attrs else None
-
-
-def _failures(study: optuna.Study) -> dict[str, str]:
-    failures = [t.user_attrs["failure"] for t in counted_trials(study) if "failure" in t.user_attrs]
-    return {failure["candidate"]: failure["traceback"] for failure in failures}

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from evaluators.evaluation import Evaluation
     from search.problem import Problem
-    from search.study import Record
+    from search.record import Record
 
 logger = logging.getLogger(__name__)
 

@@ -27,10 +27,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from search.latencies import Measurement
+    from search.record import Record
     from search.result import Point
     from search.start import Start
     from search.storage import Storage
-    from search.study import Record
 
 
 _PROVISIONAL = (

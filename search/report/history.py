@@ -12,8 +12,8 @@ from evaluators.evaluation import SEARCHED
 from search.finite import is_finite
 from search.journal import RUNGS
 from search.reason import reason_of
+from search.record import counted_trials, find_study, record_of
 from search.storage import storage_in
-from search.study import counted_trials, find_study, record_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping
@@ -23,8 +23,8 @@ if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
     from optuna.trial import FrozenTrial
 
+    from search.record import Params, Record
     from search.storage import Storage
-    from search.study import Params, Record
 
 
 @dataclass(frozen=True, slots=True)

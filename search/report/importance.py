@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from optuna.distributions import BaseDistribution
 
-    from search.study import Params
+    from search.record import Params
 
 #: Evaluations that are looked at; of more, so many are drawn, since the estimate hardly moves.
 MOST = 400

@@ -9,8 +9,9 @@ import optuna
 
 from evaluators.evaluation import Evaluation
 from search.journal import open_journal
+from search.record import Record
 from search.result import Comparison, Dense, Hypervolume, Point, Result, RungCorrelation, Summary
-from search.study import Book, Record
+from search.study import Book
 
 GROUPS = {"stem": 8, "block.conv1": 16, "block.conv2": 32}
 DENSE = Dense(score=0.97, test=0.96, macs=1_000_000, params=50_000, widths=GROUPS)

@@ -16,9 +16,9 @@ from scipy import stats
 
 from evaluators.evaluation import Evaluation
 from search.correlation import rank_correlation, rung_correlations
+from search.record import Record, read_evaluations
 from search.result import Correlation, Result, RungCorrelation
 from search.show import print_result
-from search.study import Record, read_evaluations
 
 TEN = list(range(10))
 

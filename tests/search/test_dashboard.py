@@ -11,7 +11,7 @@ import urllib.request
 from pathlib import Path
 
 from search.journal import JOURNAL
-from search.study import read_evaluations
+from search.record import read_evaluations
 
 
 def test_the_dashboard_opens_a_record(run_fake) -> None:

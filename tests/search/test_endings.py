@@ -10,8 +10,8 @@ import pytest
 from fake_problem import make_problem
 
 from search.jobs import NothingSucceededError
+from search.record import read_evaluations
 from search.report.history import read_history
-from search.study import read_evaluations
 from search.weights import Weights
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import driver
 import pytest
 
-from search.study import read_evaluations
+from search.record import read_evaluations
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 import digits_driver
 import pytest
 
-from search.study import read_evaluations
+from search.record import read_evaluations
 
 if TYPE_CHECKING:
     from pathlib import Path

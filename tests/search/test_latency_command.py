@@ -15,9 +15,9 @@ from search.command import run_command
 from search.config import RunConfig
 from search.latencies import Measurement, is_no_faster, read_latencies, write_latencies
 from search.latency import latency, warnings
+from search.record import read_evaluations
 from search.result import Result
 from search.run import run
-from search.study import read_evaluations
 
 SETTINGS = ("--budget", "8", "--max-rung", "1", "--final", "1", "--criterion", "l1", "--device", "cpu")
 

@@ -18,9 +18,9 @@ from evaluators.options import OptionError
 from search.config import RunConfig, check_equal
 from search.front import Mark, coarse, crowding, front, hypervolume, ranked, ranks
 from search.objectives import MACS, Objectives, check_metric, parse_objectives
+from search.record import read_evaluations
 from search.result import Result
 from search.storage import storage_in
-from search.study import read_evaluations
 
 if TYPE_CHECKING:
     from spaces import Architecture

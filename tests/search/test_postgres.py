@@ -26,12 +26,13 @@ from search.address import Address
 from search.command import run_command
 from search.config import RunConfig
 from search.pick.__main__ import pick
+from search.record import Record, read_evaluations
 from search.report.__main__ import report
 from search.run import run
 from search.samplers import FixedSampler
 from search.seeds import opening
 from search.storage import storage_of
-from search.study import Book, Record, read_evaluations
+from search.study import Book
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -10,9 +10,9 @@ from search.config import RunConfig
 from search.forecast import Forecast, expected_counts
 from search.limits import Budget
 from search.progress import Display, Fleet
+from search.record import Record
 from search.report.words import Metric
 from search.show import plan_lines
-from search.study import Record
 
 DENSE = 1000
 

@@ -17,7 +17,8 @@ from search.journal import open_journal
 from search.progress import Silent
 from search.ray_cluster.executor import RayExecutor
 from search.ray_cluster.resources import Resources
-from search.study import Book, read_evaluations
+from search.record import read_evaluations
+from search.study import Book
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -16,7 +16,7 @@ import ray_fixtures
 from fake_problem import CRITERIA, make_encoding, make_problem
 from ray_problem import FakePlan
 
-from search.study import read_evaluations
+from search.record import read_evaluations
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -7,10 +7,10 @@ from dataclasses import replace
 import pytest
 from made_run import DENSE, POINTS, make_result, make_run
 
+from search.record import read_evaluations
 from search.report.data import dots, load_run, training_gaps
 from search.report.marks import score_range
 from search.result import Summary
-from search.study import read_evaluations
 
 
 def test_scratch_minus_fine_tuned_is_paired_over_all_finals():

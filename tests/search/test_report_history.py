@@ -15,10 +15,10 @@ from optuna.trial import TrialState, create_trial
 from search.front import Mark, front, hypervolume
 from search.journal import JOURNAL, open_journal
 from search.objectives import Objectives
+from search.record import find_study, read_evaluations
 from search.report.data import load_run
 from search.report.history import read_history
 from search.start import noted_start
-from search.study import find_study, read_evaluations
 
 
 def add(folder, record, values=(1.0, 0.5)):

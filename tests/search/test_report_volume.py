@@ -11,10 +11,10 @@ from hypothesis import strategies as st
 
 from evaluators.evaluation import Evaluation
 from search.front import Mark, hypervolume, reference_score
+from search.record import Record
 from search.report.history import Entry
 from search.report.trend import mean_interval, residuals
 from search.report.volume import busy_seconds, elapsed, gains
-from search.study import Record
 
 DENSE = 20
 

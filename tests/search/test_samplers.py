@@ -10,9 +10,10 @@ from evaluators.evaluation import Evaluation
 from search.front import Mark, hypervolume
 from search.front_sampler import chances
 from search.limits import Budget
+from search.record import Record
 from search.samplers import SAMPLERS, FixedSampler, SamplerContext, population
 from search.seeds import derived_seed, opening, seeded_generator
-from search.study import Book, Record
+from search.study import Book
 
 
 def propose(name, seed, *, num=14, per_group=False, encoding=None):

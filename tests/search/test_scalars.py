@@ -6,8 +6,8 @@ from fake_problem import make_problem
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from search.progress import Silent
+from search.record import read_evaluations
 from search.scalars import FOLDER, Scalars
-from search.study import read_evaluations
 
 
 class Told(Silent):

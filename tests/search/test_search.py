@@ -16,9 +16,9 @@ from search.finish import compare
 from search.front import Mark, front, spread
 from search.jobs import NothingSucceededError
 from search.progress import Silent
+from search.record import read_evaluations
 from search.report.history import read_history
 from search.result import Point, Result, Summary
-from search.study import read_evaluations
 
 
 def facts(folder):

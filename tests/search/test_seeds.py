@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 from search.allocate import by_error, by_global_scores, by_threshold
 from search.encoding import share_of
 from search.limits import Budget
+from search.record import read_evaluations
 from search.seeds import Knowledge, num_targets, opening
-from search.study import read_evaluations
 
 MANY = ("l1", "taylor", "random", "fpgm", "obs")
 

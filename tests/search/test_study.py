@@ -10,9 +10,10 @@ from fake_problem import make_encoding, make_problem
 
 from evaluators.options import OptionError
 from search.journal import JOURNAL, driver_lock, mend_journal, open_journal
+from search.record import Record, read_evaluations
 from search.samplers import FixedSampler
 from search.seeds import opening
-from search.study import Book, Record, read_evaluations
+from search.study import Book
 
 
 @pytest.fixture
